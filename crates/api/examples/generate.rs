@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use prost::Message as _;
 
 /// Generates the Rust code and the descriptor set of all packages below `proto` into `out`.
-pub fn generate(proto: &Path, out: &Path) -> Result<()> {
+pub(crate) fn generate(proto: &Path, out: &Path) -> Result<()> {
     let mut files = Vec::new();
     find_protos(proto, &mut files)?;
     files.sort();

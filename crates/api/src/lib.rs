@@ -15,7 +15,7 @@ macro_rules! package {
     ($name:ident, $file:literal, $doc:literal) => {
         #[doc = $doc]
         pub mod $name {
-            #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+            #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated")]
             pub mod v1 {
                 include!($file);
             }
