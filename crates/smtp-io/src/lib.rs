@@ -1,1 +1,4 @@
-//! smtp-io
+#![doc = include_str!("../README.md")]
+
+pub mod client;
+pub mod server;

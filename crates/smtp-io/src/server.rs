@@ -1,0 +1,1 @@
+//! Listening, and driving the sessions of those who connect.
