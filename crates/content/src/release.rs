@@ -1,0 +1,71 @@
+//! Letting go of contents.
+
+use std::time::Duration;
+
+use posthorn_mail::MessageId;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A content that nobody may refer to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// Which.
+    pub id: MessageId,
+    /// Since when.
+    pub at: OffsetDateTime,
+}
+
+/// Writes down that these contents may have lost their last holder. Repeating it is harmless.
+pub async fn release(connection: &mut PgConnection, ids: &[MessageId]) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO content.released (content_id) SELECT DISTINCT * FROM UNNEST($1::uuid[])
+         ON CONFLICT (content_id) DO NOTHING",
+    )
+    .bind(uuids(ids))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Takes a content off the list of the released: it has a holder.
+pub async fn unrelease(connection: &mut PgConnection, id: MessageId) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM content.released WHERE content_id = $1")
+        .bind(id.uuid())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What has been released for at least `grace`, the oldest first, at most `limit`.
+pub async fn released_before(
+    connection: &mut PgConnection,
+    grace: Duration,
+    limit: u32,
+) -> sqlx::Result<Vec<Released>> {
+    let rows: Vec<(Uuid, OffsetDateTime)> = sqlx::query_as(
+        "SELECT content_id, released_at FROM content.released
+         WHERE released_at <= now() - make_interval(secs => $1) ORDER BY released_at LIMIT $2",
+    )
+    .bind(grace.as_secs_f64())
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(id, at)| Released { id: id.into(), at }).collect())
+}
+
+/// Deletes contents for good, and their place on the list of the released. Unknown ids are no error.
+pub async fn delete(connection: &mut PgConnection, ids: &[MessageId]) -> sqlx::Result<()> {
+    sqlx::query(
+        "WITH gone AS (DELETE FROM content.chunk WHERE content_id = ANY($1))
+         DELETE FROM content.released WHERE content_id = ANY($1)",
+    )
+    .bind(uuids(ids))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn uuids(ids: &[MessageId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.uuid()).collect()
+}

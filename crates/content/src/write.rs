@@ -1,0 +1,97 @@
+//! Writing contents.
+
+use bytes::{Bytes, BytesMut};
+use posthorn_mail::MessageId;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::CHUNK_BYTES;
+
+/// Inserts many contents in one statement. An id that exists already is an error: content is written once.
+pub async fn insert(connection: &mut PgConnection, contents: &[(MessageId, Bytes)]) -> sqlx::Result<()> {
+    let mut ids: Vec<Uuid> = Vec::with_capacity(contents.len());
+    let mut seqs: Vec<i32> = Vec::with_capacity(contents.len());
+    let mut chunks: Vec<&[u8]> = Vec::with_capacity(contents.len());
+    for (id, content) in contents {
+        // An empty content is one empty chunk: it exists.
+        let chunks_of = content.chunks(CHUNK_BYTES).chain(content.is_empty().then_some(&[][..]));
+        for (seq, chunk) in (0..).zip(chunks_of) {
+            ids.push(id.uuid());
+            seqs.push(seq);
+            chunks.push(chunk);
+        }
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO content.chunk (content_id, seq, data)
+         SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::bytea[])",
+    )
+    .bind(ids)
+    .bind(seqs)
+    .bind(chunks)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// One large content on its way in, cut into chunks.
+///
+/// It counts as released until [`Upload::finish`], whose caller makes it part of the transaction that accepts the
+/// message; an upload that is dropped is collected later.
+#[derive(Debug)]
+pub struct Upload {
+    id: MessageId,
+    seq: i32,
+    size: u64,
+    pending: BytesMut,
+}
+
+impl Upload {
+    /// Begins a content. An id that is being uploaded or collected already is an error.
+    pub async fn begin(connection: &mut PgConnection, id: MessageId) -> sqlx::Result<Self> {
+        sqlx::query("INSERT INTO content.released (content_id) VALUES ($1)")
+            .bind(id.uuid())
+            .execute(connection)
+            .await?;
+        Ok(Self { id, seq: 0, size: 0, pending: BytesMut::new() })
+    }
+
+    /// The bytes taken so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes the next bytes, of any length; writes the chunks that they complete.
+    pub async fn push(&mut self, connection: &mut PgConnection, bytes: &[u8]) -> sqlx::Result<()> {
+        self.size += bytes.len() as u64;
+        self.pending.extend_from_slice(bytes);
+        while self.pending.len() >= CHUNK_BYTES {
+            let chunk = self.pending.split_to(CHUNK_BYTES);
+            self.append(connection, &chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left; returns the size of the whole. In the caller's transaction, which makes it a content.
+    pub async fn finish(mut self, connection: &mut PgConnection) -> sqlx::Result<u64> {
+        let rest = self.pending.split();
+        if !rest.is_empty() || self.seq == 0 {
+            self.append(connection, &rest).await?;
+        }
+        crate::unrelease(connection, self.id).await?;
+        Ok(self.size)
+    }
+
+    async fn append(&mut self, connection: &mut PgConnection, chunk: &[u8]) -> sqlx::Result<()> {
+        sqlx::query("INSERT INTO content.chunk (content_id, seq, data) VALUES ($1, $2, $3)")
+            .bind(self.id.uuid())
+            .bind(self.seq)
+            .bind(chunk)
+            .execute(connection)
+            .await?;
+        self.seq += 1;
+        Ok(())
+    }
+}
