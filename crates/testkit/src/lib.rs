@@ -1,1 +1,4 @@
-//! testkit
+#![doc = include_str!("../README.md")]
+
+pub mod stores;
+pub mod wait;
