@@ -1,0 +1,168 @@
+//! The gRPC server of a service, and beside it its HTTP server.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::RoutesBuilder;
+use tonic::transport::server::TcpIncoming;
+use tower::Service;
+
+use crate::{Error, Process, trace};
+
+/// Where a service listens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port of the gRPC server.
+    pub grpc: SocketAddr,
+    /// Address and port of `/livez`, `/readyz` and `/metrics`.
+    pub http: SocketAddr,
+    /// How long calls that are under way may take to end once the service was told to stop.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+}
+
+/// The gRPC services of one process, to be served together.
+#[derive(Debug)]
+pub struct Grpc {
+    routes: RoutesBuilder,
+    names: Vec<&'static str>,
+    descriptors: &'static [u8],
+}
+
+impl Grpc {
+    /// Begins with none; `descriptors` are for reflection (`posthorn_api::DESCRIPTORS`).
+    pub fn new(descriptors: &'static [u8]) -> Self {
+        Self { routes: RoutesBuilder::default(), names: Vec::new(), descriptors }
+    }
+
+    /// Adds a generated `…Server`.
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.names.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Binds both ports and serves until told to stop; then lets the calls under way end, for `listen.drain` at most.
+    ///
+    /// Long streams must watch `process.shutdown` themselves, or they are cut at the end of that time.
+    pub async fn serve(self, listen: &Listen, process: &Process) -> Result<(), Error> {
+        let grpc = bind(listen.grpc).await?;
+        let http = bind(listen.http).await?;
+        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+        let routes = self.with_health_and_reflection(process)?;
+        let server = tonic::transport::Server::builder()
+            .trace_fn(trace::server_span)
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, process.shutdown.clone().cancelled_owned());
+        let http_stop = CancellationToken::new();
+        let http_server = serve_http(http, process.clone(), http_stop.clone());
+        process.ready.set("grpc server", None);
+        tracing::info!(grpc = %listen.grpc, http = %listen.http, "listening");
+        let late = async {
+            process.shutdown.cancelled().await;
+            tokio::time::sleep(listen.drain).await;
+        };
+        let served = async {
+            tokio::select! {
+                served = server => served.map_err(Error::fatal),
+                () = late => {
+                    tracing::warn!(drain = ?listen.drain, "calls were still open at the end of the drain time");
+                    Ok(())
+                }
+            }
+        };
+        // Health and metrics are answered until the last call has ended.
+        let served = async {
+            let result = served.await;
+            http_stop.cancel();
+            result
+        };
+        let (served, http_served) = tokio::join!(served, http_server);
+        served.and(http_served)
+    }
+
+    fn with_health_and_reflection(mut self, process: &Process) -> Result<tonic::service::Routes, Error> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let mut ready = process.ready.watch();
+        let names = std::mem::take(&mut self.names);
+        let shutdown = process.shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                let serving = *ready.borrow_and_update() && !shutdown.is_cancelled();
+                let status = if serving {
+                    tonic_health::ServingStatus::Serving
+                } else {
+                    tonic_health::ServingStatus::NotServing
+                };
+                for name in names.iter().copied().chain([""]) {
+                    reporter.set_service_status(name, status).await;
+                }
+                tokio::select! {
+                    changed = ready.changed() => if changed.is_err() { return },
+                    () = shutdown.cancelled(), if serving => {}
+                }
+            }
+        });
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(self.descriptors)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Common clients still ask v1alpha.
+        let v1 = reflection().build_v1().map_err(Error::fatal)?;
+        let v1alpha = reflection().build_v1alpha().map_err(Error::fatal)?;
+        self.routes.add_service(health).add_service(v1).add_service(v1alpha);
+        Ok(self.routes.routes())
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })
+}
+
+async fn serve_http(listener: TcpListener, process: Process, stop: CancellationToken) -> Result<(), Error> {
+    let router = axum::Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(process);
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.map_err(Error::fatal)
+}
+
+async fn readyz(State(process): State<Process>) -> (StatusCode, String) {
+    if process.shutdown.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
+    let missing = process.ready.missing();
+    if missing.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    let lines = missing.iter().map(|(name, reason)| format!("waiting for {name}: {reason}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines)
+}
+
+async fn metrics(State(process): State<Process>) -> (StatusCode, String) {
+    match process.metrics {
+        Some(handle) => (StatusCode::OK, handle.render()),
+        None => (StatusCode::NOT_FOUND, String::new()),
+    }
+}

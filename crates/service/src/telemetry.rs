@@ -1,0 +1,97 @@
+//! Logs, metrics and spans of a process.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use serde::Deserialize;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::Error;
+
+/// The commented defaults of the section `[telemetry]`.
+pub const DEFAULTS: &str = include_str!("telemetry.toml");
+
+/// The section `[telemetry]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How logs are written.
+    pub log: Log,
+    /// Where spans go by OTLP over gRPC (`http://collector:4317`); empty: nowhere.
+    pub otlp_endpoint: String,
+    /// Of the traces that begin here, the part that is exported, 0.0 to 1.0. The caller's choice goes before it.
+    pub sample: f64,
+}
+
+/// How logs are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// For people or for programs.
+    pub format: Format,
+    /// A filter of tracing-subscriber: `info`, `info,posthorn_queue=debug`.
+    pub level: String,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A line a person reads.
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What [`init`] has set up; dropping it sends what spans are left.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+    tracer: SdkTracerProvider,
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        let _ = self.tracer.shutdown();
+    }
+}
+
+/// Sets up logs (to standard error), metrics and spans for the whole process; once, within a tokio runtime.
+pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Error> {
+    let filter = EnvFilter::try_new(&config.log.level)
+        .map_err(|e| Error::Config(format!("telemetry.log.level: {e}")))?;
+    let mut provider = SdkTracerProvider::builder()
+        .with_resource(Resource::builder().with_service_name(format!("posthorn-{service}")).build());
+    // Without an exporter spans still carry the caller's context on, but record nothing.
+    let mut root = Sampler::AlwaysOff;
+    if !config.otlp_endpoint.is_empty() {
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&config.otlp_endpoint)
+            .build()
+            .map_err(|e| Error::Config(format!("telemetry.otlp_endpoint: {e}")))?;
+        provider = provider.with_batch_exporter(exporter);
+        root = Sampler::TraceIdRatioBased(config.sample);
+    }
+    let tracer = provider.with_sampler(Sampler::ParentBased(Box::new(root))).build();
+    let spans = tracing_opentelemetry::layer().with_tracer(tracer.tracer("posthorn"));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.log.format {
+        Format::Human => lines.with_target(false).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(spans).with(lines).try_init().map_err(Error::fatal)?;
+    let metrics = PrometheusBuilder::new()
+        .set_buckets(&[
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+        ])
+        .map_err(Error::fatal)?
+        .install_recorder()
+        .map_err(Error::fatal)?;
+    Ok(Telemetry { metrics, tracer })
+}
