@@ -34,6 +34,16 @@ impl EnhancedStatus {
         self.class
     }
 
+    /// What it is about: addressing, mailbox, system, network ... (RFC 3463 §3).
+    pub fn subject(self) -> u16 {
+        self.subject
+    }
+
+    /// The number below the subject.
+    pub fn detail(self) -> u16 {
+        self.detail
+    }
+
     /// The same subject and detail in another class (2, 4 or 5): a temporary failure that has become permanent.
     pub const fn with_class(self, class: u8) -> Self {
         Self::new(class, self.subject, self.detail)
