@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 /// What happened to some recipients of one message, for its sender.
 ///
-/// Times are written to the second, with their offset (RFC 5322 §3.3).
+/// Times are written to the second, in UTC (RFC 5322 §3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The author, `mailer-daemon@...`; never the envelope's sender, which is null (RFC 3464 §2).
