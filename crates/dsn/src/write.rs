@@ -1,4 +1,6 @@
 //! A report's bytes: headers and three parts.
+//!
+//! By hand: the form is fixed, and the second and third part allow none of the encodings that a builder may choose.
 
 use posthorn_mail::{Address, Body};
 

@@ -1,5 +1,7 @@
 //! Notices as they are sent, kept as files, and read back to what they said.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::path::Path;
 
 use posthorn_dsn::{Action, RecipientReport, Report, Returned};

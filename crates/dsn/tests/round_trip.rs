@@ -1,5 +1,7 @@
 //! Any report goes to bytes and back, and no bytes break the reader.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use posthorn_dsn::{Action, RecipientReport, Report, Returned};
 use posthorn_mail::{Address, Body, EnhancedStatus, Status};
 use proptest::prelude::*;
