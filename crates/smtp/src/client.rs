@@ -1,1 +1,24 @@
-//! The client's side of a session.
+//! The client's side of a session (RFC 5321 §3, §4.5.3.2, §4.5.4).
+//!
+//! A [`Session`] is one connection: greeting, EHLO, STARTTLS where wanted, then any number of transactions, then QUIT.
+//! Whoever owns the socket asks for the next [`Step`], does it, and says how it went. What became of each recipient
+//! comes out as an [`Answer`], with the server's words.
+//!
+//! The content itself stays with the owner of the socket, who puts it into the form that [`Step::Content`] asks for
+//! ([`DotStuffer`] for DATA, as it is for BDAT).
+
+mod capabilities;
+mod command;
+mod exchange;
+mod reply;
+mod session;
+mod stuffing;
+mod timeouts;
+mod transaction;
+
+pub use capabilities::{Capabilities, Size};
+pub use reply::{Reply, ReplyError, ReplyReader};
+pub use session::{Ending, Session, Settings, Step};
+pub use stuffing::DotStuffer;
+pub use timeouts::Timeouts;
+pub use transaction::{Answer, Framing, Transaction};
