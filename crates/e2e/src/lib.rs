@@ -1,1 +1,7 @@
-//! e2e
+#![doc = include_str!("../README.md")]
+
+mod mailbox;
+mod posthorn;
+
+pub use mailbox::Mail;
+pub use posthorn::{Options, Posthorn};

@@ -1,0 +1,212 @@
+//! A running `posthorn dev`.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// How a `posthorn dev` is started.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// `--set`, each `key=value`.
+    pub set: Vec<String>,
+    /// `--processes`: each service a process of its own.
+    pub processes: bool,
+}
+
+impl Options {
+    /// Adds a setting.
+    pub fn set(mut self, setting: impl Into<String>) -> Self {
+        self.set.push(setting.into());
+        self
+    }
+}
+
+/// A running `posthorn dev` with a directory and ports of its own; stops when dropped.
+#[derive(Debug)]
+pub struct Posthorn {
+    options: Options,
+    data: TempDir,
+    offset: u16,
+    child: Child,
+    /// Lines it has printed: `NAME pid PID`.
+    started: Vec<String>,
+}
+
+/// It must be ready in this time, on a machine that compiles beside the tests.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// And stop in this.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Posthorn {
+    /// Starts one with no settings of its own.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts one and waits until it says that it is ready.
+    pub async fn start_with(options: Options) -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("posthorn-e2e-").tempdir()?;
+        let offset = free_offset()?;
+        let (child, started) = launch(&options, &data, offset).await?;
+        Ok(Self { options, data, offset, child, started })
+    }
+
+    /// Stops it with SIGTERM and starts it again on the same data.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        (self.child, self.started) = launch(&self.options, &self.data, self.offset).await?;
+        Ok(())
+    }
+
+    /// SIGTERM; fails unless it ends with 0 in time.
+    pub async fn stop(&mut self) -> Result<()> {
+        signal(self.child.id().context("it has ended already")?, Signal::TERM)?;
+        let status = timeout(STOP_DEADLINE, self.child.wait()).await.context("it does not stop")??;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+
+    /// The process id of a service's last start, with [`Options::processes`].
+    pub fn pid_of(&self, service: &str) -> Option<u32> {
+        let prefix = format!("{service} pid ");
+        self.started.iter().rev().find_map(|line| line.strip_prefix(&prefix)?.parse().ok())
+    }
+
+    /// Where servers hand messages in.
+    pub fn smtp(&self) -> SocketAddr {
+        self.address(2525)
+    }
+
+    /// Where clients hand messages in.
+    pub fn submission(&self) -> SocketAddr {
+        self.address(2587)
+    }
+
+    /// The address of a port of the design's table in this instance.
+    pub fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port + self.offset))
+    }
+
+    /// The gRPC address of the service that the design's table gives this port.
+    pub fn url(&self, port: u16) -> String {
+        format!("http://{}", self.address(port))
+    }
+
+    /// The directory with the stores and logs.
+    pub fn data(&self) -> PathBuf {
+        self.data.path().to_owned()
+    }
+
+    /// Runs `posthorn ctl` and gives what it prints; fails when it does.
+    pub async fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(binary()?)
+            .args(["ctl", "--port-offset", &self.offset.to_string()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ctl {arguments:?}: {}: {errors}", output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `posthorn ctl --json` and gives the objects it prints, one a line.
+    pub async fn ctl_json(&self, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
+        let text = self.ctl(&[&["--json"], arguments].concat()).await?;
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+}
+
+impl Drop for Posthorn {
+    /// In order, so that it takes its stores with it; what does not stop is killed (and its stores end all the same).
+    fn drop(&mut self) {
+        let Some(pid) = self.child.id() else { return };
+        if signal(pid, Signal::TERM).is_err() {
+            return;
+        }
+        let deadline = std::time::Instant::now() + STOP_DEADLINE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if std::time::Instant::now() > deadline {
+                let _ = self.child.start_kill();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Sends a signal to one process.
+pub(crate) fn signal(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no such process id")?;
+    kill_process(pid, signal).context("sending a signal")
+}
+
+async fn launch(options: &Options, data: &TempDir, offset: u16) -> Result<(Child, Vec<String>)> {
+    let log = std::fs::File::options().create(true).append(true).open(data.path().join("posthorn.log"))?;
+    let mut command = Command::new(binary()?);
+    command.args(["dev", "--data"]).arg(data.path()).args(["--port-offset", &offset.to_string()]);
+    if options.processes {
+        command.arg("--processes");
+    }
+    for setting in &options.set {
+        command.args(["--set", setting]);
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
+    let stdout = child.stdout.take().context("its output")?;
+    match timeout(START_DEADLINE, wait_ready(stdout)).await {
+        Ok(Ok(started)) => Ok((child, started)),
+        failed => {
+            let _ = child.start_kill();
+            let log = std::fs::read_to_string(data.path().join("posthorn.log")).unwrap_or_default();
+            bail!("posthorn dev did not get ready: {failed:?}\n{log}")
+        }
+    }
+}
+
+async fn wait_ready(stdout: ChildStdout) -> Result<Vec<String>> {
+    let mut lines = BufReader::new(stdout).lines();
+    let mut started = Vec::new();
+    while let Some(line) = lines.next_line().await? {
+        if line.starts_with("posthorn is ready") {
+            // What it prints later must not block it.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return Ok(started);
+        }
+        started.push(line);
+    }
+    bail!("it ended after printing {started:?}")
+}
+
+/// The binary beside the test's own: `target/debug/posthorn` for `target/debug/deps/test-…`.
+fn binary() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let built = test.ancestors().nth(2).context("the test lies in no target directory")?.join("posthorn");
+    ensure!(built.exists(), "{} is missing: cargo build --bin posthorn", built.display());
+    Ok(built)
+}
+
+/// An offset at which all ports are free. Test binaries run one after another, but the threads of one at once.
+fn free_offset() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: [u16; 14] =
+        [2525, 2587, 2465, 7001, 7002, 7003, 7004, 7005, 8001, 8002, 8003, 8004, 8005, 15432];
+    // Steps of 20 keep the blocks of neighbours apart; 16379 + 30,000 stays a port, below the ephemeral ones' middle.
+    let first = u16::try_from(std::process::id() % 700)? * 20;
+    for _ in 0..700 {
+        let offset = 2000 + (first + NEXT.fetch_add(20, Ordering::Relaxed)) % 14_000;
+        let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port + offset)).is_ok();
+        if PORTS.iter().chain(&[16379]).all(free) {
+            return Ok(offset);
+        }
+    }
+    bail!("no offset has all its ports free")
+}
