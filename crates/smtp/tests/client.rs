@@ -13,6 +13,8 @@
 //!   `next-transaction`, `uncertain`.
 //! - `starttls`, `own-name mx.example`: settings, at the top. `#`: a comment.
 
+#![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
