@@ -111,6 +111,10 @@ pub struct AcceptEnd {
     /// The answer to keep with the idempotency key, if not in the start.
     #[prost(bytes = "bytes", tag = "2")]
     pub answer: ::prost::bytes::Bytes,
+    /// What the content was found to hold, if that is more than the envelope in the start says: a client that declared
+    /// seven bit may send an octet above 127 late. Unspecified: the envelope holds.
+    #[prost(enumeration = "super::super::mail::v1::Body", tag = "3")]
+    pub body: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcceptStreamResponse {
