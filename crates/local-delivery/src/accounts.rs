@@ -1,0 +1,68 @@
+//! Which account an address is: asked of the router, remembered for seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use posthorn_api::error;
+use posthorn_api::routing::v1::{
+    ResolveMailboxRequest, resolve_mailbox_request::Mailbox as Wanted,
+    routing_service_client::RoutingServiceClient,
+};
+use posthorn_service::Channel;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::config::Mailbox;
+
+/// What the router knows of a mailbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Account {
+    pub(crate) id: Uuid,
+    /// In bytes; 0 is unlimited.
+    pub(crate) quota: u64,
+}
+
+/// The router, and what it said lately.
+#[derive(Debug, Clone)]
+pub(crate) struct Accounts {
+    router: RoutingServiceClient<Channel>,
+    known: Cache<String, Account>,
+}
+
+impl Accounts {
+    pub(crate) fn new(router: Channel, config: &Mailbox) -> Self {
+        let known = Cache::builder().max_capacity(config.remember).time_to_live(config.remember_for).build();
+        Self { router: RoutingServiceClient::new(router), known }
+    }
+
+    /// The account of an address; many who ask for the same at once ask the router once.
+    pub(crate) async fn resolve(&self, address: &str) -> Result<Account, Status> {
+        if address.is_empty() {
+            return Err(error::invalid("mailbox", "is missing"));
+        }
+        self.known
+            .try_get_with_by_ref(address, self.ask(address))
+            .await
+            .map_err(|status: Arc<Status>| (*status).clone())
+    }
+
+    async fn ask(&self, address: &str) -> Result<Account, Status> {
+        let request = ResolveMailboxRequest { mailbox: Some(Wanted::Address(address.to_owned())) };
+        let mut router = self.router.clone();
+        let answer = match router.resolve_mailbox(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
+                return Err(error::status(Code::NotFound, "NO_SUCH_MAILBOX", "there is no such mailbox"));
+            }
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), reason = status.message(), "cannot ask the router for a mailbox");
+                let text = "the directory cannot be reached";
+                return Err(error::unavailable("DIRECTORY_AWAY", text, Duration::from_secs(1)));
+            }
+        };
+        let id = Uuid::from_slice(&answer.account_id)
+            .map_err(|_| error::status(Code::Internal, "BAD_DIRECTORY", "the directory named no account"))?;
+        Ok(Account { id, quota: answer.quota_bytes })
+    }
+}

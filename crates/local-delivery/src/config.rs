@@ -1,0 +1,157 @@
+//! The settings; `defaults.toml` explains each.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use posthorn_service::Listen;
+use serde::Deserialize;
+
+/// The section of this service.
+pub const SECTION: &str = "local_delivery";
+
+/// The commented defaults, which are also the reference.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+
+/// All settings of local-delivery.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// URL of the queue.
+    pub queue: String,
+    /// URL of the router.
+    pub router: String,
+    /// Where to serve.
+    pub listen: Listen,
+    /// Postgres.
+    pub database: Database,
+    /// Taking work from the queue.
+    pub work: Work,
+    /// The Mailbox API.
+    pub mailbox: Mailbox,
+    /// Removing what is no longer needed.
+    pub collect: Collect,
+}
+
+/// How to reach Postgres.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://role:password@host:port/database`.
+    pub url: String,
+    /// Connections at most.
+    pub max_connections: u32,
+    /// How long to wait for one.
+    #[serde(with = "humantime_serde")]
+    pub acquire_timeout: Duration,
+    /// How long a statement may take.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
+}
+
+/// Taking work from the queue.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Batches that may be here at once.
+    pub credits: u32,
+    /// Messages in a batch at most.
+    pub max_batch: u32,
+    /// Transactions at the same time.
+    pub writers: usize,
+    /// Copies in a transaction, about.
+    pub max_copies: usize,
+    /// Times that a victim of a deadlock is tried.
+    pub attempts: u32,
+}
+
+/// The Mailbox API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mailbox {
+    /// How long the account behind an address is remembered.
+    #[serde(with = "humantime_serde")]
+    pub remember_for: Duration,
+    /// How many are.
+    pub remember: u64,
+    /// The largest message that can be appended.
+    pub max_append: ByteSize,
+    /// How long an append may take.
+    #[serde(with = "humantime_serde")]
+    pub append_timeout: Duration,
+    /// Watchers at most.
+    pub max_watchers: usize,
+    /// How often the mailboxes that are watched are looked at without being told to.
+    #[serde(with = "humantime_serde")]
+    pub recheck_watched_every: Duration,
+}
+
+/// Removing what is no longer needed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collect {
+    /// The pause between two rounds.
+    #[serde(with = "humantime_serde")]
+    pub every: Duration,
+    /// How long a content must have been without a holder.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+    /// Contents in a step.
+    pub batch: u32,
+    /// How long a delivery is remembered.
+    #[serde(with = "humantime_serde")]
+    pub remember_deliveries_for: Duration,
+    /// How long an expunge is remembered.
+    #[serde(with = "humantime_serde")]
+    pub remember_expunges_for: Duration,
+}
+
+impl Config {
+    /// What contradicts itself, one line each.
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut refuse = |wrong: bool, text: &str| {
+            if wrong {
+                found.push(format!("{SECTION}.{text}"));
+            }
+        };
+        refuse(self.work.credits == 0, "work.credits must be at least 1");
+        refuse(self.work.max_batch == 0, "work.max_batch must be at least 1");
+        refuse(self.work.writers == 0, "work.writers must be at least 1");
+        refuse(self.work.max_copies == 0, "work.max_copies must be at least 1");
+        refuse(self.work.attempts == 0, "work.attempts must be at least 1");
+        refuse(self.collect.batch == 0, "collect.batch must be at least 1");
+        refuse(self.collect.every.is_zero(), "collect.every must not be 0");
+        refuse(self.mailbox.recheck_watched_every.is_zero(), "mailbox.recheck_watched_every must not be 0");
+        // The listener, the collector and a call each need one beside the writers.
+        refuse(
+            (self.database.max_connections as usize) < self.work.writers + 3,
+            "database.max_connections must be at least work.writers + 3",
+        );
+        refuse(
+            self.mailbox.append_timeout >= self.collect.grace,
+            "mailbox.append_timeout must be less than collect.grace, or an upload could be collected",
+        );
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthorn_service::config::{Sources, load};
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_complete_and_sound() {
+        let config: Config = load(SECTION, DEFAULTS, &Sources::default()).unwrap();
+        assert_eq!(config.contradictions(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn contradictions_are_told() {
+        let mut config: Config = load(SECTION, DEFAULTS, &Sources::default()).unwrap();
+        config.mailbox.append_timeout = config.collect.grace;
+        config.work.credits = 0;
+        assert_eq!(config.contradictions().len(), 2);
+    }
+}

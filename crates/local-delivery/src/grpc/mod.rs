@@ -1,0 +1,125 @@
+//! `MailboxService`: decodes a call, calls the store, encodes the answer. No decision.
+
+mod folders;
+mod messages;
+mod read;
+
+use std::pin::Pin;
+
+use futures::Stream;
+use posthorn_api::mailbox::v1 as api;
+use posthorn_api::mailbox::v1::mailbox_service_server::MailboxService;
+use sqlx::PgPool;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::accounts::Accounts;
+use crate::config;
+use crate::notify::Changed;
+use crate::watch::Watched;
+
+/// The Mailbox API over the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Mailboxes {
+    pub(crate) pool: PgPool,
+    pub(crate) accounts: Accounts,
+    pub(crate) watched: Watched,
+    pub(crate) changed: Changed,
+    pub(crate) config: config::Mailbox,
+    pub(crate) shutdown: tokio_util::sync::CancellationToken,
+}
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl MailboxService for Mailboxes {
+    type GetMessageStream = BoxStream<api::GetMessageResponse>;
+    type WatchStream = BoxStream<api::WatchResponse>;
+
+    async fn list_folders(
+        &self,
+        request: Request<api::ListFoldersRequest>,
+    ) -> Result<Response<api::ListFoldersResponse>, Status> {
+        self.folders(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_folder(
+        &self,
+        _: Request<api::CreateFolderRequest>,
+    ) -> Result<Response<api::CreateFolderResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rename_folder(
+        &self,
+        _: Request<api::RenameFolderRequest>,
+    ) -> Result<Response<api::RenameFolderResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn delete_folder(
+        &self,
+        _: Request<api::DeleteFolderRequest>,
+    ) -> Result<Response<api::DeleteFolderResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<api::ListMessagesRequest>,
+    ) -> Result<Response<api::ListMessagesResponse>, Status> {
+        self.messages(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<api::GetMessageRequest>,
+    ) -> Result<Response<Self::GetMessageStream>, Status> {
+        self.message(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn watch(&self, _: Request<api::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn append_message(
+        &self,
+        _: Request<Streaming<api::AppendMessageRequest>>,
+    ) -> Result<Response<api::AppendMessageResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn set_flags(
+        &self,
+        _: Request<api::SetFlagsRequest>,
+    ) -> Result<Response<api::SetFlagsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn copy_messages(
+        &self,
+        _: Request<api::CopyMessagesRequest>,
+    ) -> Result<Response<api::CopyMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn move_messages(
+        &self,
+        _: Request<api::MoveMessagesRequest>,
+    ) -> Result<Response<api::MoveMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn delete_messages(
+        &self,
+        _: Request<api::DeleteMessagesRequest>,
+    ) -> Result<Response<api::DeleteMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn expunge_messages(
+        &self,
+        _: Request<api::ExpungeMessagesRequest>,
+    ) -> Result<Response<api::ExpungeMessagesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}

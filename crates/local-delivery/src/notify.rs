@@ -1,0 +1,176 @@
+//! How replicas tell each other that a mailbox has changed: NOTIFY, after the commit.
+//!
+//! Not within the transaction that makes the change: Postgres lets transactions that notify commit only one after the
+//! other, each with its own wait for the disk. A notice that is lost because its process dies in between is made up
+//! for: a delivery comes again and tells again, and what is watched is looked at every minute.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use posthorn_service::{Need, wait_for};
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::store;
+use crate::watch::Watched;
+
+const CHANNEL: &str = "posthorn_mailbox";
+/// A payload has at most 8,000 bytes; an account with its mod-sequence at most 52.
+const NOTICES: usize = 128;
+/// Notices that may wait; beyond, all watchers of all replicas are told to look.
+const WAITING: usize = 16 * 1024;
+/// What is sent when notices were lost.
+const EVERYTHING: &str = "*";
+
+/// Tells of changes that are committed. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Changed {
+    watched: Watched,
+    others: mpsc::Sender<(Uuid, i64)>,
+    overflown: Arc<AtomicBool>,
+}
+
+/// The notices on their way to the other replicas.
+#[derive(Debug)]
+pub(crate) struct Notices {
+    waiting: mpsc::Receiver<(Uuid, i64)>,
+    overflown: Arc<AtomicBool>,
+}
+
+/// The two ends.
+pub(crate) fn notices(watched: Watched) -> (Changed, Notices) {
+    let (others, waiting) = mpsc::channel(WAITING);
+    let overflown = Arc::new(AtomicBool::new(false));
+    (Changed { watched, others, overflown: Arc::clone(&overflown) }, Notices { waiting, overflown })
+}
+
+impl Changed {
+    /// These mailboxes have changed, up to these mod-sequences (0: not known). Never waits.
+    pub(crate) fn tell_all(&self, changes: impl Iterator<Item = (Uuid, i64)>) {
+        let newest = newest(changes);
+        self.watched.wake(newest.iter().map(|(account, modseq)| (*account, *modseq)));
+        for change in newest {
+            if self.others.try_send(change).is_err() {
+                self.overflown.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// One mailbox has changed.
+    pub(crate) fn tell(&self, account: Uuid, modseq: i64) {
+        self.tell_all(std::iter::once((account, modseq)));
+    }
+}
+
+impl Notices {
+    /// Sends notices until those who make them are gone: all that gathered while the last were being sent go together.
+    pub(crate) async fn send(mut self, pool: PgPool) {
+        let mut waiting = Vec::new();
+        while self.waiting.recv_many(&mut waiting, NOTICES).await > 0 {
+            let mut payload = payload(&newest(waiting.drain(..)));
+            if self.overflown.swap(false, Ordering::Relaxed) {
+                payload = EVERYTHING.to_owned();
+            }
+            let sent =
+                sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&pool).await;
+            if let Err(reason) = sent {
+                // The next notice that goes through makes up for this one.
+                self.overflown.store(true, Ordering::Relaxed);
+                tracing::warn!(%reason, "could not tell other replicas of changes");
+            }
+        }
+    }
+}
+
+/// Wakes the watchers of this process by what other replicas tell, until told to stop.
+pub(crate) async fn listen(pool: PgPool, watched: Watched, need: Need, shutdown: CancellationToken) {
+    loop {
+        let pool = pool.clone();
+        let connect = async move || listener(pool.clone()).await;
+        let Some(mut listener) = wait_for(&need, &shutdown, connect).await else { return };
+        // What was told while nobody listened is not known.
+        watched.wake_all();
+        loop {
+            let notice = tokio::select! {
+                notice = listener.try_recv() => notice,
+                () = shutdown.cancelled() => return,
+            };
+            match notice {
+                Ok(Some(notice)) if notice.payload() == EVERYTHING => watched.wake_all(),
+                Ok(Some(notice)) => watched.wake(read(notice.payload())),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        tracing::warn!("lost the connection on which other replicas tell of changes");
+    }
+}
+
+async fn listener(pool: PgPool) -> sqlx::Result<PgListener> {
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+/// Looks now and then at what is watched: the notice of a replica that died between commit and notice never came.
+pub(crate) async fn recheck(pool: PgPool, watched: Watched, every: Duration, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = shutdown.cancelled() => return,
+        }
+        for accounts in watched.accounts().chunks(1000) {
+            match store::modseqs(&pool, accounts).await {
+                Ok(known) => watched.wake(known.into_iter().filter(|(_, modseq)| *modseq > 0)),
+                Err(reason) => tracing::warn!(%reason, "could not look at the watched mailboxes"),
+            }
+        }
+    }
+}
+
+/// The newest mod-sequence of each mailbox.
+fn newest(changes: impl Iterator<Item = (Uuid, i64)>) -> HashMap<Uuid, i64> {
+    let mut newest = HashMap::new();
+    for (account, modseq) in changes {
+        let known = newest.entry(account).or_insert(modseq);
+        *known = modseq.max(*known);
+    }
+    newest
+}
+
+fn payload(changes: &HashMap<Uuid, i64>) -> String {
+    let one = |(account, modseq): (&Uuid, &i64)| format!("{}:{modseq}", account.simple());
+    changes.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+fn read(payload: &str) -> impl Iterator<Item = (Uuid, i64)> {
+    payload.split(',').filter_map(|one| {
+        let (account, modseq) = one.split_once(':')?;
+        Some((Uuid::parse_str(account).ok()?, modseq.parse().ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_goes_there_and_back_and_fits() {
+        let changes: HashMap<Uuid, i64> =
+            (0..NOTICES as u128).map(|n| (Uuid::from_u128(n << 64), i64::MAX - n as i64)).collect();
+        let text = payload(&changes);
+        assert!(text.len() < 8000, "{}", text.len());
+        assert_eq!(read(&text).collect::<HashMap<_, _>>(), changes);
+        assert_eq!(read("x,1:2,,").count(), 0);
+    }
+
+    #[test]
+    fn the_newest_number_counts() {
+        let account = Uuid::from_u128(1);
+        assert_eq!(newest([(account, 3), (account, 7), (account, 0)].into_iter()), [(account, 7)].into());
+    }
+}

@@ -1,0 +1,187 @@
+//! Delivery: a batch of arrivals in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::lock::{Account, begin_locked};
+use crate::placement::{Arrival, Folder, Mailbox, Place, Placed, place};
+
+/// Puts `arrivals` into their mailboxes, all in one transaction, and says of each what came of it. An arrival that was
+/// delivered before (same message, mailbox and recipient), also earlier in this batch, changes nothing (R4).
+pub(crate) async fn deliver(pool: &PgPool, arrivals: &[&Arrival]) -> sqlx::Result<Vec<Placed>> {
+    let accounts: Vec<Uuid> =
+        arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
+    let (mut transaction, locked) = begin_locked(pool, &accounts).await?;
+    let fresh = note_deliveries(&mut transaction, arrivals).await?;
+    let mut mailboxes = read_mailboxes(&mut transaction, arrivals, &locked).await?;
+    let placed = place(arrivals, &fresh, &mut mailboxes);
+    if placed.iter().any(|p| matches!(p, Placed::At(_))) {
+        insert(&mut transaction, arrivals, &placed).await?;
+    }
+    forget_refused(&mut transaction, arrivals, &placed).await?;
+    transaction.commit().await?;
+    Ok(placed)
+}
+
+/// Writes down who gets what; true for those that had not got it.
+async fn note_deliveries(connection: &mut PgConnection, arrivals: &[&Arrival]) -> sqlx::Result<Vec<bool>> {
+    let fresh: Vec<(Uuid, Uuid, String)> = sqlx::query_as(
+        "INSERT INTO mailbox.delivery (message_id, account_id, recipient)
+         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[]) ON CONFLICT DO NOTHING
+         RETURNING message_id, account_id, recipient",
+    )
+    .bind(column(arrivals, |a| a.message_id))
+    .bind(column(arrivals, |a| a.account_id))
+    .bind(column(arrivals, |a| a.recipient.as_str()))
+    .fetch_all(connection)
+    .await?;
+    let mut fresh: BTreeSet<_> = fresh.iter().map(|(m, a, r)| (*m, *a, r.as_str())).collect();
+    // Of two of the same in one batch the first is the fresh one.
+    Ok(arrivals.iter().map(|a| fresh.remove(&(a.message_id, a.account_id, a.recipient.as_str()))).collect())
+}
+
+/// What refused arrivals have written down is taken back, so that they may come again.
+async fn forget_refused(
+    connection: &mut PgConnection,
+    arrivals: &[&Arrival],
+    placed: &[Placed],
+) -> sqlx::Result<()> {
+    let refused = arrivals.iter().zip(placed).filter(|(_, p)| matches!(p, Placed::Full | Placed::TooLarge));
+    let refused: Vec<&Arrival> = refused.map(|(a, _)| *a).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "DELETE FROM mailbox.delivery d USING UNNEST($1::uuid[], $2::uuid[], $3::text[]) AS r (m, a, recipient)
+         WHERE d.message_id = r.m AND d.account_id = r.a AND d.recipient = r.recipient",
+    )
+    .bind(column(&refused, |a| a.message_id))
+    .bind(column(&refused, |a| a.account_id))
+    .bind(column(&refused, |a| a.recipient.as_str()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct FolderRow {
+    account_id: Uuid,
+    name: String,
+    folder_id: i32,
+    uid_next: i64,
+}
+
+/// Reads the folders that the arrivals name, and makes those that are missing.
+async fn read_mailboxes(
+    connection: &mut PgConnection,
+    arrivals: &[&Arrival],
+    locked: &HashMap<Uuid, Account>,
+) -> sqlx::Result<HashMap<Uuid, Mailbox>> {
+    let wanted: BTreeSet<(Uuid, &str)> = arrivals.iter().map(|a| (a.account_id, a.folder.as_str())).collect();
+    let (accounts, names): (Vec<Uuid>, Vec<&str>) = wanted.into_iter().unzip();
+    // The account's counters are computed from its row as it was when the statement began: the lock keeps it so.
+    let rows: Vec<FolderRow> = sqlx::query_as(
+        "SELECT account_id, name, folder_id, uid_next FROM mailbox.folder
+         JOIN UNNEST($1::uuid[], $2::text[]) AS wanted (account_id, name) USING (account_id, name)",
+    )
+    .bind(&accounts)
+    .bind(&names)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mailbox = |a: &Account| Mailbox {
+        used_bytes: a.used_bytes.max(0) as u64,
+        highest_modseq: a.highest_modseq,
+        folders: HashMap::new(),
+    };
+    let mut mailboxes: HashMap<Uuid, Mailbox> = locked.iter().map(|(id, a)| (*id, mailbox(a))).collect();
+    let missing = accounts.len() - rows.len();
+    for row in rows {
+        let folder = Folder { id: row.folder_id, uid_next: row.uid_next };
+        mailboxes.entry(row.account_id).or_default().folders.insert(row.name, folder);
+    }
+    if missing > 0 {
+        for (account, name) in accounts.iter().zip(names) {
+            let folders = &mut mailboxes.entry(*account).or_default().folders;
+            if !folders.contains_key(name) {
+                let folder = super::folders::insert(connection, *account, name).await?;
+                folders.insert(name.to_owned(), Folder { id: folder.folder_id, uid_next: folder.uid_next });
+            }
+        }
+    }
+    Ok(mailboxes)
+}
+
+/// What a batch adds to a folder.
+#[derive(Default)]
+struct Added {
+    messages: i64,
+    bytes: i64,
+    uid: i64,
+    modseq: i64,
+}
+
+/// Inserts the rows of those that were placed, and counts them: each folder and account once.
+async fn insert(connection: &mut PgConnection, arrivals: &[&Arrival], placed: &[Placed]) -> sqlx::Result<()> {
+    let stored: Vec<(&Arrival, Place)> = arrivals
+        .iter()
+        .zip(placed)
+        .filter_map(|(arrival, placed)| match placed {
+            Placed::At(place) => Some((*arrival, *place)),
+            _ => None,
+        })
+        .collect();
+    let mut folders: BTreeMap<(Uuid, i32), Added> = BTreeMap::new();
+    for (arrival, place) in &stored {
+        let added = folders.entry((arrival.account_id, place.folder_id)).or_default();
+        added.messages += 1;
+        added.bytes += arrival.size as i64;
+        added.uid = added.uid.max(place.uid);
+        added.modseq = added.modseq.max(place.modseq);
+    }
+    let counted: Vec<(&(Uuid, i32), &Added)> = folders.iter().collect();
+    sqlx::query(
+        "WITH stored AS (
+             INSERT INTO mailbox.message (account_id, folder_id, uid, content_id, message_id, size, modseq,
+                                          return_path, delivered_to)
+             SELECT a, f, u, m, m, s, n, r, d
+             FROM UNNEST($1::uuid[], $2::int[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[],
+                         $7::text[], $8::text[]) AS arrival (a, f, u, m, s, n, r, d)),
+         added AS (
+             SELECT * FROM UNNEST($9::uuid[], $10::int[], $11::bigint[], $12::bigint[], $13::bigint[],
+                                  $14::bigint[]) AS added (a, f, messages, bytes, uid, modseq)),
+         folders AS (
+             UPDATE mailbox.folder SET uid_next = added.uid + 1, highest_modseq = added.modseq,
+                    messages = folder.messages + added.messages, unseen = unseen + added.messages,
+                    size = size + added.bytes
+             FROM added WHERE account_id = a AND folder_id = f)
+         UPDATE mailbox.account SET used_bytes = used_bytes + added.bytes,
+                messages = account.messages + added.messages, highest_modseq = added.modseq
+         FROM (SELECT a, sum(messages)::bigint AS messages, sum(bytes)::bigint AS bytes, max(modseq) AS modseq
+               FROM added GROUP BY a) AS added
+         WHERE account_id = a",
+    )
+    .bind(column(&stored, |(a, _)| a.account_id))
+    .bind(column(&stored, |(_, p)| p.folder_id))
+    .bind(column(&stored, |(_, p)| p.uid))
+    .bind(column(&stored, |(a, _)| a.message_id))
+    .bind(column(&stored, |(a, _)| a.size as i64))
+    .bind(column(&stored, |(_, p)| p.modseq))
+    .bind(column(&stored, |(a, _)| a.return_path.as_str()))
+    .bind(column(&stored, |(a, _)| a.recipient.as_str()))
+    .bind(column(&counted, |((account, _), _)| *account))
+    .bind(column(&counted, |((_, folder), _)| *folder))
+    .bind(column(&counted, |(_, added)| added.messages))
+    .bind(column(&counted, |(_, added)| added.bytes))
+    .bind(column(&counted, |(_, added)| added.uid))
+    .bind(column(&counted, |(_, added)| added.modseq))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// One column of the rows, for UNNEST.
+fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
+}

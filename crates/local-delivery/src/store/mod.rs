@@ -1,0 +1,12 @@
+//! The mailboxes in Postgres: one file a subject, one function a statement or a transaction.
+
+mod deliver;
+pub(crate) mod folders;
+mod lock;
+pub(crate) mod messages;
+mod pool;
+
+pub(crate) use deliver::deliver;
+pub(crate) use lock::{create, modseqs};
+pub use pool::migrate;
+pub(crate) use pool::{Kind, answers, connect, connect_for_notices, kind};

@@ -1,0 +1,83 @@
+//! The way to Postgres.
+
+use std::str::FromStr as _;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
+
+use crate::config::Database;
+
+/// Brings the schema `mailbox` up to date; as the owner of the database. Safe when several run at once.
+pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
+    let mut migrator = sqlx::migrate!();
+    migrator.create_schema("mailbox");
+    migrator.dangerous_set_table_name("mailbox.migration");
+    let mut connection = PgConnection::connect(url).await?;
+    migrator.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// A pool that connects as it is used: whether Postgres answers is told by the first statement.
+pub(crate) fn connect(database: &Database) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(&database.url)?
+        .application_name("posthorn-local-delivery")
+        .options([("statement_timeout", format!("{}ms", database.statement_timeout.as_millis()))]);
+    Ok(PgPoolOptions::new()
+        .max_connections(database.max_connections)
+        .acquire_timeout(database.acquire_timeout)
+        .connect_lazy_with(options))
+}
+
+/// Two connections for notices. They carry nothing that must last, so that their commits need not wait for the disk
+/// while they hold up all others that notify.
+pub(crate) fn connect_for_notices(database: &Database) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(&database.url)?
+        .application_name("posthorn-local-delivery notices")
+        .options([("synchronous_commit", "off")]);
+    Ok(PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(database.acquire_timeout)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_lazy_with(options))
+}
+
+/// Whether Postgres answers and has the schema.
+pub(crate) async fn answers(pool: PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT FROM mailbox.account LIMIT 1").execute(&pool).await.map(drop)
+}
+
+/// What can be done about a failed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Postgres chose this transaction as a victim: the same again may succeed at once.
+    Victim,
+    /// Postgres is away, starting, stopping or has no connection free: it comes back by itself.
+    Away,
+    /// The statement itself fails.
+    Broken,
+}
+
+/// Tells failures apart (SQLSTATE classes of the PostgreSQL manual, appendix A).
+pub(crate) fn kind(error: &sqlx::Error) -> Kind {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Kind::Away,
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            // Serialization failure, deadlock, lock not available.
+            Some("40001" | "40P01" | "55P03") => Kind::Victim,
+            // Connection, too many connections and other resources, the operator stops the server.
+            Some(code)
+                if ["08", "53", "57"].iter().any(|class| code.starts_with(class)) && code != "57014" =>
+            {
+                Kind::Away
+            }
+            _ => Kind::Broken,
+        },
+        _ => Kind::Broken,
+    }
+}

@@ -1,0 +1,139 @@
+//! Who waits for changes of which mailbox, in this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// The mailboxes that are watched, each with the highest mod-sequence that is known of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watched {
+    accounts: Arc<Mutex<HashMap<Uuid, watch::Sender<Known>>>>,
+}
+
+/// What a watcher is woken by: any difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Known {
+    modseq: i64,
+    /// Grows when there may be changes without their numbers being known.
+    looks: u64,
+}
+
+/// A place among those who wait for one mailbox; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    account: Uuid,
+    known: watch::Receiver<Known>,
+    watched: Watched,
+}
+
+impl Watched {
+    /// Begins to wait for `account`; `None` when `limit` are waiting already.
+    pub(crate) fn subscribe(&self, account: Uuid, limit: usize) -> Option<Watcher> {
+        let mut accounts = self.lock();
+        let waiting: usize = accounts.values().map(watch::Sender::receiver_count).sum();
+        if waiting >= limit {
+            return None;
+        }
+        let known = accounts.entry(account).or_default().subscribe();
+        metrics::gauge!("posthorn_local_delivery_watchers").increment(1);
+        Some(Watcher { account, known, watched: self.clone() })
+    }
+
+    /// Wakes those who wait for these mailboxes; a mod-sequence of 0 is one not known.
+    pub(crate) fn wake(&self, changes: impl Iterator<Item = (Uuid, i64)>) {
+        let accounts = self.lock();
+        if accounts.is_empty() {
+            return;
+        }
+        for (account, modseq) in changes {
+            if let Some(known) = accounts.get(&account) {
+                known.send_if_modified(|known| known.raise(modseq));
+            }
+        }
+    }
+
+    /// Wakes all: notices may have been lost.
+    pub(crate) fn wake_all(&self) {
+        for known in self.lock().values() {
+            known.send_modify(|known| known.looks += 1);
+        }
+    }
+
+    /// The mailboxes that are watched.
+    pub(crate) fn accounts(&self) -> Vec<Uuid> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<Known>>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Takes a mod-sequence over; whether watchers are to look.
+    fn raise(&mut self, modseq: i64) -> bool {
+        if modseq == 0 {
+            self.looks += 1;
+            return true;
+        }
+        let higher = modseq > self.modseq;
+        self.modseq = self.modseq.max(modseq);
+        higher
+    }
+}
+
+impl Watcher {
+    /// Waits for a change that came after the last call, or after the subscription.
+    pub(crate) async fn changed(&mut self) {
+        // The sender lives in the map as long as this watcher does.
+        let _ = self.known.changed().await;
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        metrics::gauge!("posthorn_local_delivery_watchers").decrement(1);
+        let mut accounts = self.watched.lock();
+        // This watcher's own receiver still counts.
+        if accounts.get(&self.account).is_some_and(|known| known.receiver_count() <= 1) {
+            accounts.remove(&self.account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn a_watcher_is_woken_once_by_what_it_has_not_heard_of() {
+        let watched = Watched::default();
+        let mut watcher = watched.subscribe(A, 9).unwrap();
+        assert_eq!(watcher.changed().now_or_never(), None);
+        watched.wake([(Uuid::from_u128(2), 5), (A, 5)].into_iter());
+        assert_eq!(watcher.changed().now_or_never(), Some(()));
+        watched.wake([(A, 5), (A, 4)].into_iter());
+        assert_eq!(watcher.changed().now_or_never(), None, "the same news from another side");
+        watched.wake([(A, 0)].into_iter());
+        assert_eq!(watcher.changed().now_or_never(), Some(()));
+        watched.wake_all();
+        assert_eq!(watcher.changed().now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn a_mailbox_is_forgotten_with_its_last_watcher() {
+        let watched = Watched::default();
+        let (first, second) = (watched.subscribe(A, 2).unwrap(), watched.subscribe(A, 2).unwrap());
+        assert!(watched.subscribe(A, 2).is_none(), "over the limit");
+        drop(first);
+        assert_eq!(watched.accounts(), [A]);
+        drop(second);
+        assert!(watched.accounts().is_empty());
+    }
+}

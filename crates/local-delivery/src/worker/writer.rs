@@ -1,0 +1,198 @@
+//! A writer: takes what has gathered while it was writing, and writes that in one transaction.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use posthorn_mail::Outcome;
+use posthorn_service::{Need, trace};
+use sqlx::PgPool;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::Ended;
+use super::item::{Job, outcome, store_failed, verdict};
+use crate::notify::Changed;
+use crate::placement::{Arrival, Placed};
+use crate::store::{self, Kind};
+
+pub(crate) struct Writer {
+    pub(crate) pool: PgPool,
+    pub(crate) changed: Changed,
+    pub(crate) postgres: Need,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) max_copies: usize,
+    pub(crate) max_items: usize,
+    pub(crate) attempts: u32,
+}
+
+/// Why arrivals were not written.
+enum Failure {
+    /// The process stops while Postgres is away.
+    Stopping,
+    /// Postgres refuses them.
+    Refused(sqlx::Error),
+}
+
+/// A job with its copies.
+struct Work {
+    job: Job,
+    arrivals: Vec<Result<Arrival, Outcome>>,
+}
+
+impl Writer {
+    /// Writes until the jobs end; once the process stops, jobs that come are given back.
+    pub(crate) async fn run(self, pending: Arc<Mutex<mpsc::Receiver<Job>>>, ended: mpsc::Sender<Ended>) {
+        let mut jobs = Vec::new();
+        while pending.lock().await.recv_many(&mut jobs, self.max_items).await > 0 {
+            for group in groups(std::mem::take(&mut jobs), self.max_copies) {
+                let results =
+                    if self.shutdown.is_cancelled() { give_back(group) } else { self.write(group).await };
+                for result in results {
+                    if ended.send(result).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a group in one transaction; where that fails, each of its items alone, so that one cannot fail others.
+    async fn write(&self, group: Vec<Work>) -> Vec<Ended> {
+        match self.deliver(&group).await {
+            Ok(placed) => finish(group, placed),
+            Err(Failure::Stopping) => give_back(group),
+            Err(Failure::Refused(reason)) if group.len() > 1 => {
+                tracing::warn!(%reason, items = group.len(), "a batch failed: writing its items one by one");
+                let mut results = Vec::with_capacity(group.len());
+                for work in group {
+                    results.extend(self.write_alone(work).await);
+                }
+                results
+            }
+            Err(Failure::Refused(reason)) => group.into_iter().map(|work| refuse(work, &reason)).collect(),
+        }
+    }
+
+    async fn write_alone(&self, work: Work) -> Vec<Ended> {
+        let alone = vec![work];
+        match self.deliver(&alone).await {
+            Ok(placed) => finish(alone, placed),
+            Err(Failure::Stopping) => give_back(alone),
+            Err(Failure::Refused(reason)) => alone.into_iter().map(|work| refuse(work, &reason)).collect(),
+        }
+    }
+
+    /// One transaction, tried again while Postgres is away (the lease is extended meanwhile) or picks it as a victim.
+    async fn deliver(&self, group: &[Work]) -> Result<Vec<Placed>, Failure> {
+        let arrivals: Vec<&Arrival> = group.iter().flat_map(|work| work.arrivals.iter().flatten()).collect();
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let started = Instant::now();
+        let mut victim = 0;
+        let mut pause = Duration::from_millis(100);
+        let placed = loop {
+            let error = match store::deliver(&self.pool, &arrivals).await {
+                Ok(placed) => break placed,
+                Err(error) => error,
+            };
+            match store::kind(&error) {
+                Kind::Victim if victim < self.attempts => victim += 1,
+                Kind::Away => {
+                    self.postgres.missing(&error);
+                    tracing::warn!(reason = %error, "Postgres is away, trying again in {pause:?}");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.shutdown.cancelled() => return Err(Failure::Stopping),
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                _ => return Err(Failure::Refused(error)),
+            }
+        };
+        self.postgres.met();
+        self.tell(&arrivals, &placed);
+        metrics::histogram!("posthorn_local_delivery_batch_copies").record(arrivals.len() as f64);
+        metrics::histogram!("posthorn_local_delivery_batch_seconds").record(started.elapsed().as_secs_f64());
+        Ok(placed)
+    }
+
+    /// Wakes those who watch the mailboxes. Also for what had been delivered before: whoever did may have died before
+    /// it told.
+    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed]) {
+        let changes = arrivals.iter().zip(placed).filter_map(|(arrival, placed)| match placed {
+            Placed::At(place) => Some((arrival.account_id, place.modseq)),
+            Placed::Already => Some((arrival.account_id, 0)),
+            Placed::Full | Placed::TooLarge => None,
+        });
+        self.changed.tell_all(changes);
+        let count = |name: &'static str, wanted: fn(&Placed) -> bool| {
+            let n = placed.iter().filter(|p| wanted(p)).count();
+            metrics::counter!("posthorn_local_delivery_copies_total", "result" => name).increment(n as u64);
+        };
+        count("delivered", |p| matches!(p, Placed::At(_)));
+        count("repeated", |p| matches!(p, Placed::Already));
+        count("full", |p| matches!(p, Placed::Full));
+        count("too_large", |p| matches!(p, Placed::TooLarge));
+    }
+}
+
+/// Cuts jobs into groups of about `max_copies` copies; an item is never cut.
+fn groups(jobs: Vec<Job>, max_copies: usize) -> Vec<Vec<Work>> {
+    let mut groups: Vec<Vec<Work>> = Vec::new();
+    let mut copies = 0;
+    for job in jobs {
+        let arrivals = job.arrivals();
+        copies += arrivals.len();
+        match groups.last_mut() {
+            Some(group) if copies <= max_copies => group.push(Work { job, arrivals }),
+            _ => {
+                copies = arrivals.len();
+                groups.push(vec![Work { job, arrivals }]);
+            }
+        }
+    }
+    groups
+}
+
+/// Matches what was placed, in order, with the recipients that had an arrival.
+fn finish(group: Vec<Work>, placed: Vec<Placed>) -> Vec<Ended> {
+    let mut placed = placed.into_iter();
+    let done = |Work { job, arrivals }: Work| {
+        let outcomes: Vec<Outcome> = arrivals
+            .into_iter()
+            .map(|arrival| match arrival {
+                Ok(_) => outcome(verdict(placed.next().expect("each arrival was placed"))),
+                Err(outcome) => outcome,
+            })
+            .collect();
+        log(&job, &outcomes);
+        Ended::Done(job.report(outcomes))
+    };
+    group.into_iter().map(done).collect()
+}
+
+/// The span of an attempt, linked to the trace that the message came with.
+fn log(job: &Job, outcomes: &[Outcome]) {
+    let message_id = uuid::Uuid::from_slice(&job.item.message_id).unwrap_or_default();
+    let span = tracing::info_span!("deliver", %message_id, recipients = outcomes.len());
+    trace::link(&span, &job.item.traceparent);
+    let _entered = span.enter();
+    for (recipient, outcome) in job.item.recipients.iter().zip(outcomes) {
+        tracing::debug!(recipient = recipient.address, attempt = recipient.attempt, outcome = ?outcome.verdict, "ended");
+    }
+}
+
+/// The message that Postgres refuses on its own: it is tried later, and set aside by the queue if that goes on.
+fn refuse(work: Work, reason: &sqlx::Error) -> Ended {
+    let message_id = uuid::Uuid::from_slice(&work.job.item.message_id).unwrap_or_default();
+    tracing::error!(%message_id, %reason, "the store refuses a message");
+    metrics::counter!("posthorn_local_delivery_copies_total", "result" => "store_failed")
+        .increment(work.arrivals.len() as u64);
+    let outcomes = work.arrivals.into_iter().map(|a| a.err().unwrap_or_else(store_failed)).collect();
+    Ended::Done(work.job.report(outcomes))
+}
+
+fn give_back(group: Vec<Work>) -> Vec<Ended> {
+    group.into_iter().map(|work| Ended::NotBegun(work.job.release())).collect()
+}

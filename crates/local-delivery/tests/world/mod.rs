@@ -1,0 +1,285 @@
+//! A database, a queue and a router that do as they are told, and local-delivery between them.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+mod queue;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthorn_api::mailbox::v1 as api;
+use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
+use posthorn_api::routing::v1 as routing;
+use posthorn_api::routing::v1::routing_service_server::{RoutingService, RoutingServiceServer};
+use posthorn_api::spool::v1::spool_service_server::SpoolServiceServer;
+use posthorn_api::work::v1::work_service_server::WorkServiceServer;
+use posthorn_api::work::v1::{Batch, Item, ItemRecipient, LocalTarget};
+use posthorn_local_delivery::{Config, config};
+use posthorn_mail::MessageId;
+use posthorn_service::{Channel, Process};
+use posthorn_testkit::{stores, wait};
+use sqlx::PgPool;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+pub use queue::Queue;
+
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+pub struct World {
+    /// As the database's owner.
+    pub pool: PgPool,
+    pub url: String,
+    pub queue: Queue,
+    pub mailbox: MailboxServiceClient<Channel>,
+    pub service: Service,
+    router: Router,
+    router_url: String,
+}
+
+/// One running local-delivery.
+pub struct Service {
+    pub stop: CancellationToken,
+    pub process: Process,
+    pub grpc: String,
+    run: tokio::task::JoinHandle<Result<(), posthorn_service::Error>>,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    pub async fn start_with(change: impl Fn(&mut Config)) -> Self {
+        let owner = stores::database().await;
+        posthorn_content::migrate(&owner).await.unwrap();
+        posthorn_local_delivery::migrate(&owner).await.unwrap();
+        let url = stores::as_role(&owner, "posthorn_local_delivery").await;
+        let queue = Queue::start().await;
+        let router = Router::default();
+        let router_url = serve(RoutingServiceServer::new(router.clone())).await;
+        let service = Service::start(&url, &queue.url, &router_url, &change).await;
+        let channel = posthorn_service::connect(&service.grpc).unwrap();
+        let mailbox = MailboxServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        Self {
+            pool: PgPool::connect(&owner).await.unwrap(),
+            url,
+            queue,
+            mailbox,
+            service,
+            router,
+            router_url,
+        }
+    }
+
+    /// Another replica, with a queue of its own.
+    pub async fn replica(&self) -> (Service, Queue) {
+        let queue = Queue::start().await;
+        let service = Service::start(&self.url, &queue.url, &self.router_url, &|_| ()).await;
+        (service, queue)
+    }
+
+    /// An account for this address.
+    pub fn account(&self, address: &str, quota: u64) -> Uuid {
+        let id = Uuid::now_v7();
+        self.router.accounts.lock().unwrap().insert(address.to_owned(), (id, quota));
+        id
+    }
+
+    /// Puts a content into the store, as the queue does at acceptance.
+    pub async fn content(&self, content: impl Into<Bytes>) -> MessageId {
+        let id = MessageId::generate();
+        let mut connection = self.pool.acquire().await.unwrap();
+        posthorn_content::insert(&mut connection, &[(id, content.into())]).await.unwrap();
+        id
+    }
+
+    /// An item for one recipient.
+    pub async fn item(&self, account: Uuid, content: &str) -> Item {
+        let id = self.content(content.to_owned()).await;
+        item(id, content.len(), vec![recipient(0, account)])
+    }
+
+    /// Delivers one message and waits until that is reported.
+    pub async fn deliver(&mut self, account: Uuid, content: &str) -> Item {
+        let item = self.item(account, content).await;
+        let outcomes = self.queue.work(vec![item.clone()]).await;
+        assert_eq!(outcomes, ["250 2.0.0 delivered to the mailbox"]);
+        item
+    }
+
+    pub async fn list(&mut self, mailbox: &str, folder: &str) -> Vec<api::MessageSummary> {
+        let request = api::ListMessagesRequest {
+            mailbox: mailbox.into(),
+            folder: folder.into(),
+            page_size: 1000,
+            ..Default::default()
+        };
+        self.mailbox.list_messages(request).await.unwrap().into_inner().messages
+    }
+
+    pub async fn folders(&mut self, mailbox: &str) -> HashMap<String, api::Folder> {
+        let request = api::ListFoldersRequest { mailbox: mailbox.into() };
+        let folders = self.mailbox.list_folders(request).await.unwrap().into_inner().folders;
+        folders.into_iter().map(|folder| (folder.name.clone(), folder)).collect()
+    }
+
+    pub async fn read(&mut self, request: api::GetMessageRequest) -> Result<Vec<u8>, Status> {
+        let mut parts = self.mailbox.get_message(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        let first = parts.message().await?.unwrap();
+        assert!(matches!(first.part, Some(api::get_message_response::Part::Summary(_))));
+        while let Some(part) = parts.message().await? {
+            match part.part.unwrap() {
+                api::get_message_response::Part::Chunk(chunk) => bytes.extend_from_slice(&chunk),
+                other => panic!("{other:?}"),
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+impl Service {
+    async fn start(database: &str, queue: &str, router: &str, change: &impl Fn(&mut Config)) -> Self {
+        let mut config: Config =
+            posthorn_service::config::load(config::SECTION, config::DEFAULTS, &Default::default()).unwrap();
+        config.database.url = database.to_owned();
+        config.queue = queue.to_owned();
+        config.router = router.to_owned();
+        config.listen.grpc = free_address();
+        config.listen.http = free_address();
+        change(&mut config);
+        let grpc = format!("http://{}", config.listen.grpc);
+        let stop = CancellationToken::new();
+        let process = Process::new(stop.clone(), None);
+        let run = tokio::spawn(posthorn_local_delivery::run(config, process.clone()));
+        wait::until("local-delivery to be ready", LIMIT, async || process.ready.is_ready().then_some(()))
+            .await;
+        Self { stop, process, grpc, run }
+    }
+
+    /// Tells it to stop and waits until it has.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(LIMIT, self.run).await.expect("it stops in time").unwrap().unwrap();
+    }
+}
+
+pub fn item(id: MessageId, size: usize, recipients: Vec<ItemRecipient>) -> Item {
+    Item {
+        message_id: posthorn_api::message_id_bytes(id),
+        sender: "sender@example.net".into(),
+        size: size as u64,
+        recipients,
+        ..Item::default()
+    }
+}
+
+pub fn recipient(recipient_no: u32, account: Uuid) -> ItemRecipient {
+    let local = LocalTarget {
+        account_id: Bytes::copy_from_slice(account.as_bytes()),
+        tenant_id: "default".into(),
+        ..LocalTarget::default()
+    };
+    ItemRecipient {
+        recipient_no,
+        address: format!("{account}@example.test"),
+        local: Some(local),
+        ..ItemRecipient::default()
+    }
+}
+
+/// The same item with a quota for all its recipients.
+pub fn with_quota(mut item: Item, quota: u64) -> Item {
+    for recipient in &mut item.recipients {
+        recipient.local.as_mut().unwrap().quota_bytes = quota;
+    }
+    item
+}
+
+pub fn batch(items: Vec<Item>) -> Batch {
+    Batch {
+        token: Bytes::copy_from_slice(Uuid::now_v7().as_bytes()),
+        lease: Some(posthorn_api::duration(Duration::from_secs(60))),
+        items,
+        destination: String::new(),
+    }
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Knows the accounts that the test has made, and no more.
+#[derive(Clone, Default)]
+struct Router {
+    accounts: Arc<Mutex<HashMap<String, (Uuid, u64)>>>,
+}
+
+#[tonic::async_trait]
+impl RoutingService for Router {
+    async fn resolve_mailbox(
+        &self,
+        request: Request<routing::ResolveMailboxRequest>,
+    ) -> Result<Response<routing::ResolveMailboxResponse>, Status> {
+        let Some(routing::resolve_mailbox_request::Mailbox::Address(address)) = request.into_inner().mailbox
+        else {
+            return Err(Status::unimplemented("by address only"));
+        };
+        let accounts = self.accounts.lock().unwrap();
+        let (id, quota_bytes) =
+            accounts.get(&address).copied().ok_or(Status::not_found("no such account"))?;
+        let account_id = Bytes::copy_from_slice(id.as_bytes());
+        let tenant_id = "default".to_owned();
+        Ok(Response::new(routing::ResolveMailboxResponse { account_id, address, tenant_id, quota_bytes }))
+    }
+
+    async fn verify(
+        &self,
+        _: Request<routing::VerifyRequest>,
+    ) -> Result<Response<routing::VerifyResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn resolve_destination(
+        &self,
+        _: Request<routing::ResolveDestinationRequest>,
+    ) -> Result<Response<routing::ResolveDestinationResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn verify_key(
+        &self,
+        _: Request<routing::VerifyKeyRequest>,
+    ) -> Result<Response<routing::VerifyKeyResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+async fn serve(router: RoutingServiceServer<Router>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder().add_service(router);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    url
+}
+
+async fn serve_queue(
+    work: WorkServiceServer<queue::Work>,
+    spool: SpoolServiceServer<queue::Spool>,
+) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder().add_service(work).add_service(spool);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    url
+}
