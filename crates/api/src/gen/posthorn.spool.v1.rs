@@ -115,6 +115,9 @@ pub struct AcceptEnd {
     /// seven bit may send an octet above 127 late. Unspecified: the envelope holds.
     #[prost(enumeration = "super::super::mail::v1::Body", tag = "3")]
     pub body: i32,
+    /// The digest of the idempotency key, if the start has none: of a stream it is known only here.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub digest: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcceptStreamResponse {
