@@ -1,1 +1,66 @@
-//! ingress
+#![doc = include_str!("../README.md")]
+
+mod admission;
+mod config;
+mod handover;
+mod header;
+mod incoming;
+mod received;
+mod session;
+mod upload;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use posthorn_service::{Error, Grpc, Process, connect};
+use posthorn_smtp_io::server::{Gate, Listener};
+
+pub use config::{Config, DEFAULTS, Handover, Limits, Networks, Smtp};
+
+use crate::session::Door;
+
+/// Runs the service until `process.shutdown`: the SMTP listeners and the gRPC server.
+pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+    let admission = admission::Admission::new(connect(&config.router)?, config.handover.verify_timeout);
+    let handover = handover::Handover::start(connect(&config.queue)?, &config.handover);
+    let rules = |completes| incoming::Rules {
+        hostname: config.hostname.clone(),
+        hops: config.limits.hops,
+        header_size: config::octets(config.limits.header_size),
+        inline: config::octets(config.handover.inline),
+        completes,
+    };
+    let door = |name, completes| {
+        Arc::new(Door {
+            name,
+            admission: admission.clone(),
+            handover: handover.clone(),
+            trusted: config.trusted_networks.clone(),
+            rules: rules(completes),
+        })
+    };
+    let gate = Gate::new(config.limits.connections, config.limits.connections_per_client);
+    let (smtp, submission) = (door("smtp", false), door("submission", true));
+    let mut doors = tokio::task::JoinSet::new();
+    for (addresses, door) in [(&config.smtp.listen, smtp), (&config.submission.listen, submission)] {
+        for address in addresses {
+            let listener = listen(*address, &config, &gate)?;
+            tracing::info!(%address, door = door.name, "listening");
+            let door = Arc::clone(&door);
+            doors.spawn(listener.serve(process.shutdown.clone(), config.listen.drain, move |connection| {
+                let door = Arc::clone(&door);
+                async move { door.serve(connection).await }
+            }));
+        }
+    }
+    let grpc = Grpc::new(posthorn_api::DESCRIPTORS);
+    let served = grpc.serve(&config.listen, &process).await;
+    process.shutdown.cancel();
+    while doors.join_next().await.is_some() {}
+    served
+}
+
+fn listen(address: SocketAddr, config: &Config, gate: &Arc<Gate>) -> Result<Listener, Error> {
+    Listener::bind(address, config.session()?, Arc::clone(gate), None)
+        .map_err(|source| Error::Bind { address, source })
+}

@@ -1,0 +1,105 @@
+//! A client's SMTP session: what each event of it needs.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use bytes::Bytes;
+use posthorn_mail::{Envelope, MessageId, Status};
+use posthorn_smtp_io::server::{Connection, Event};
+use time::OffsetDateTime;
+use tracing::{Instrument as _, Span};
+
+use crate::admission::Admission;
+use crate::config::Networks;
+use crate::handover::{Handover, Kept, queued_as};
+use crate::incoming::{Incoming, Rules, Source};
+use crate::received::protocol;
+
+/// What the sessions of one door share.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// `smtp` or `submission`, for logs and metrics.
+    pub(crate) name: &'static str,
+    pub(crate) admission: Admission,
+    pub(crate) handover: Handover,
+    pub(crate) trusted: Networks,
+    pub(crate) rules: Rules,
+}
+
+impl Door {
+    /// Follows a session to its end.
+    pub(crate) async fn serve(&self, mut connection: Connection) {
+        let client = connection.peer();
+        let may_relay = self.trusted.contain(client.ip());
+        metrics::counter!("posthorn_ingress_connections_total", "door" => self.name).increment(1);
+        metrics::gauge!("posthorn_ingress_connections", "door" => self.name).increment(1);
+        tracing::debug!(%client, door = self.name, may_relay, "connected");
+        let mut message: Option<(Incoming, Span)> = None;
+        while let Some(event) = connection.next().await {
+            match event {
+                Event::Verify { sender, recipients } => {
+                    connection.verified(self.admission.verify(&sender, &recipients, may_relay).await);
+                }
+                Event::Begin(envelope) => message = Some(self.begin(&connection, envelope)),
+                Event::Chunk(piece) => {
+                    if let Some((message, span)) = &mut message {
+                        message.add(&piece, &self.handover).instrument(span.clone()).await;
+                    }
+                }
+                Event::End { eight_bit } => {
+                    if let Some((message, span)) = message.take() {
+                        let status = self.finish(message, eight_bit).instrument(span).await;
+                        connection.finished(&status);
+                    }
+                }
+                Event::Abort => message = None,
+            }
+        }
+        metrics::gauge!("posthorn_ingress_connections", "door" => self.name).decrement(1);
+        tracing::debug!(%client, "disconnected");
+    }
+
+    fn begin(&self, connection: &Connection, envelope: Envelope) -> (Incoming, Span) {
+        let id = MessageId::generate();
+        let span = tracing::info_span!("message", message_id = %id);
+        let client = connection.client();
+        let tls = connection.tls();
+        let extended = client.is_some_and(|client| client.extended);
+        let source = Source {
+            protocol: protocol(extended, tls.is_some(), envelope.smtputf8),
+            client: connection.peer(),
+            server: connection.local(),
+            helo: client.map(|client| client.name.clone()),
+            tls,
+            key: None,
+        };
+        let envelope = without_repeats(envelope);
+        let message =
+            span.in_scope(|| Incoming::begin(&self.rules, &source, envelope, id, OffsetDateTime::now_utc()));
+        (message, span)
+    }
+
+    /// Hands the message over and says what the client is told.
+    async fn finish(&self, message: Incoming, eight_bit: bool) -> Status {
+        let (id, size, began) = (message.id(), message.size(), Instant::now());
+        let kept = message.finish(eight_bit, Bytes::new(), &self.handover).await;
+        metrics::histogram!("posthorn_ingress_handover_seconds").record(began.elapsed().as_secs_f64());
+        let status = match kept {
+            Ok(Kept::New | Kept::Repeated(_)) => queued_as(id),
+            Err(reason) => reason.status(),
+        };
+        let result = if status.code() < 400 { "accepted" } else { "refused" };
+        metrics::counter!("posthorn_ingress_messages_total", "door" => self.name, "result" => result)
+            .increment(1);
+        metrics::counter!("posthorn_ingress_received_bytes_total", "door" => self.name).increment(size);
+        tracing::info!(message_id = %id, door = self.name, size, %status, "message {result}");
+        status
+    }
+}
+
+/// The envelope with each recipient once, as it was given first: a client that names one twice still wants one copy.
+pub(crate) fn without_repeats(mut envelope: Envelope) -> Envelope {
+    let mut seen = HashSet::with_capacity(envelope.recipients.len());
+    envelope.recipients.retain(|recipient| seen.insert(recipient.address.clone()));
+    envelope
+}
