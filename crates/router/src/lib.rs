@@ -1,1 +1,70 @@
-//! router
+#![doc = include_str!("../README.md")]
+
+mod cache;
+pub mod config;
+mod decide;
+mod directory;
+mod dns;
+mod grpc;
+mod known;
+mod listen;
+mod mx;
+mod refusal;
+mod router;
+mod secret;
+mod work;
+
+use std::sync::Arc;
+
+pub use config::Config;
+use posthorn_api::directory::v1::directory_service_server::DirectoryServiceServer;
+use posthorn_api::routing::v1::routing_service_server::RoutingServiceServer;
+use posthorn_service::{Error, Grpc, Process};
+
+/// Serves the directory and the routing, and works for the queue, until told to stop.
+pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+    let policy = config.policy()?;
+    let cache = Arc::new(cache::Cache::new(&config.cache));
+    let pool = directory::pool(&config.database).map_err(Error::fatal)?;
+    let dns = dns::Dns::new(&config.dns, policy.own.clone()).map_err(Error::fatal)?;
+    let router = Arc::new(router::Router::new(pool.clone(), cache.clone(), dns, policy, &config.dns));
+    let queue = posthorn_service::connect(&config.queue)?;
+
+    let listener = tokio::spawn(listen::listen(
+        pool.clone(),
+        cache,
+        config.cache.heartbeat,
+        process.ready.need("postgres"),
+        process.shutdown.clone(),
+    ));
+    let worker = tokio::spawn(work::work(
+        router.clone(),
+        queue,
+        config.work.clone(),
+        process.ready.need("queue"),
+        process.shutdown.clone(),
+    ));
+    let served = Grpc::new(posthorn_api::DESCRIPTORS)
+        .with(DirectoryServiceServer::new(grpc::directory::Directory { router: router.clone() }))
+        .with(RoutingServiceServer::new(grpc::routing::Routing { router, keys_for: config.cache.keys }))
+        .serve(&config.listen, &process)
+        .await;
+    // A server that could not be started ends the rest too.
+    process.shutdown.cancel();
+    worker.await.map_err(Error::fatal)?;
+    listener.await.map_err(Error::fatal)?;
+    pool.close().await;
+    served
+}
+
+/// Brings the schema `directory` up to date; as the owner of the database. Safe when several run at once.
+pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
+    use sqlx::Connection as _;
+    let mut migrator = sqlx::migrate!();
+    migrator.create_schema("directory");
+    migrator.dangerous_set_table_name("directory.migration");
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    migrator.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! `RoutingService`: what the other services ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_api::error::{invalid, status};
+use posthorn_api::routing::v1 as wire;
+use posthorn_api::routing::v1::routing_service_server::RoutingService;
+use posthorn_mail::Address;
+use tonic::{Code, Request, Response, Status};
+use uuid::Uuid;
+
+use super::{failed, field};
+use crate::decide::Acceptance;
+use crate::directory::lookup;
+use crate::known::{Entry, MailboxName};
+use crate::mx::Server;
+use crate::refusal;
+use crate::router::{Resolved, Router};
+use crate::secret;
+
+/// How many recipients a Verify may have.
+const RECIPIENTS: usize = 10_000;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Routing {
+    pub(crate) router: Arc<Router>,
+    /// How long what is said of a key may be kept.
+    pub(crate) keys_for: Duration,
+}
+
+#[tonic::async_trait]
+impl RoutingService for Routing {
+    async fn verify(
+        &self,
+        request: Request<wire::VerifyRequest>,
+    ) -> Result<Response<wire::VerifyResponse>, Status> {
+        let request = request.into_inner();
+        if request.recipients.len() > RECIPIENTS {
+            return Err(invalid("recipients", format!("has more than {RECIPIENTS} addresses")));
+        }
+        let parsed: Vec<Option<Address>> = request.recipients.iter().map(|text| text.parse().ok()).collect();
+        let addresses: Vec<Address> = parsed.iter().flatten().cloned().collect();
+        let accepted =
+            self.router.accept(&addresses).await.map_err(|error| failed("recipients", error))?;
+        let mut accepted = accepted.into_iter();
+        let results = parsed.iter().map(|address| {
+            let acceptance = address.as_ref().and_then(|_| accepted.next());
+            verified(acceptance.unwrap_or_else(|| Acceptance::Refused(refusal::malformed())))
+        });
+        Ok(Response::new(wire::VerifyResponse { results: results.collect() }))
+    }
+
+    async fn resolve_destination(
+        &self,
+        request: Request<wire::ResolveDestinationRequest>,
+    ) -> Result<Response<wire::ResolveDestinationResponse>, Status> {
+        use wire::resolve_destination_response::Result as Wire;
+        let host = posthorn_api::parse_field("domain", &request.get_ref().domain)?;
+        let resolved = self.router.destination(&host).await.map_err(|error| failed("domain", error))?;
+        let result = match resolved {
+            Resolved::Local => Wire::Local(wire::DomainIsLocal {}),
+            Resolved::Refused(status) => Wire::Refused(status.into()),
+            Resolved::Servers(destination) => Wire::Hosts(wire::Hosts {
+                destination: destination.name.to_string(),
+                hosts: destination.servers.into_iter().map(host_of).collect(),
+            }),
+        };
+        Ok(Response::new(wire::ResolveDestinationResponse { result: Some(result) }))
+    }
+
+    async fn resolve_mailbox(
+        &self,
+        request: Request<wire::ResolveMailboxRequest>,
+    ) -> Result<Response<wire::ResolveMailboxResponse>, Status> {
+        use wire::resolve_mailbox_request::Mailbox;
+        let mailbox = field::required("mailbox", request.into_inner().mailbox)?;
+        let found = match mailbox {
+            Mailbox::Address(address) => self.mailbox_by_address(&address).await?,
+            Mailbox::AccountId(id) => self.mailbox_by_id(&id).await?,
+        };
+        Ok(Response::new(found))
+    }
+
+    async fn verify_key(
+        &self,
+        request: Request<wire::VerifyKeyRequest>,
+    ) -> Result<Response<wire::VerifyKeyResponse>, Status> {
+        let hash = secret::hash(&request.get_ref().key);
+        let key = self.router.key(hash).await.map_err(|error| failed("key", error))?;
+        let now = time::OffsetDateTime::now_utc();
+        let valid_for = |expires: time::OffsetDateTime| Duration::try_from(expires - now).unwrap_or_default();
+        match key {
+            Some(key) if key.expires_at.is_none_or(|at| at > now) => {
+                let left = key.expires_at.map_or(self.keys_for, valid_for).min(self.keys_for);
+                Ok(Response::new(wire::VerifyKeyResponse {
+                    key_id: key.key_id.clone(),
+                    tenant_id: key.tenant_id.clone(),
+                    scopes: key.scopes.clone(),
+                    cache_for: Some(posthorn_api::duration(left)),
+                }))
+            }
+            _ => Err(status(Code::Unauthenticated, "KEY_UNKNOWN", "the API key is unknown, expired or revoked")),
+        }
+    }
+}
+
+impl Routing {
+    async fn mailbox_by_address(&self, address: &str) -> Result<wire::ResolveMailboxResponse, Status> {
+        let name = field::mailbox("address", address)?;
+        let found =
+            self.router.mailbox(&name).await.map_err(|error| failed("address", error))?;
+        match found.as_ref().map(|(domain, entry)| (domain, &**entry)) {
+            Some((domain, Entry::Account { account_id, quota_bytes, .. })) => {
+                Ok(mailbox(*account_id, &name, &domain.tenant_id, *quota_bytes))
+            }
+            _ => Err(failed(&format!("mailbox {name}"), crate::directory::Error::NotFound)),
+        }
+    }
+
+    async fn mailbox_by_id(&self, id: &[u8]) -> Result<wire::ResolveMailboxResponse, Status> {
+        let id = Uuid::from_slice(id).map_err(|_| invalid("account_id", "is no UUID of 16 bytes"))?;
+        let row = lookup::account(&self.router.pool, id)
+            .await
+            .map_err(|error| failed(&format!("account {id}"), error))?;
+        let name = field::domain("domain", &row.domain).map(|domain| MailboxName::new(&row.local, &domain))?;
+        let quota = u64::try_from(row.quota_bytes).unwrap_or_default();
+        Ok(mailbox(row.account_id, &name, &row.tenant_id, quota))
+    }
+}
+
+fn mailbox(id: Uuid, name: &MailboxName, tenant_id: &str, quota_bytes: u64) -> wire::ResolveMailboxResponse {
+    wire::ResolveMailboxResponse {
+        account_id: id.as_bytes().to_vec().into(),
+        address: name.to_string(),
+        tenant_id: tenant_id.to_owned(),
+        quota_bytes,
+    }
+}
+
+fn verified(acceptance: Acceptance) -> wire::VerifyResult {
+    use wire::verify_result::Result as Wire;
+    let result = match acceptance {
+        Acceptance::Ours { tenant_id } => Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.to_string() }),
+        Acceptance::Relay => Wire::Relay(wire::RelayRecipient {}),
+        Acceptance::Refused(status) => Wire::Refused(status.into()),
+    };
+    wire::VerifyResult { result: Some(result) }
+}
+
+fn host_of(server: Server) -> wire::Host {
+    wire::Host {
+        name: server.name,
+        addresses: server.addresses.iter().map(ToString::to_string).collect(),
+        port: server.port.into(),
+    }
+}

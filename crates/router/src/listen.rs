@@ -1,0 +1,70 @@
+//! Hears from Postgres what changed in the directory, and makes the cache forget it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_service::{Need, wait_for};
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{Cache, Change};
+
+/// As the triggers of the schema call it.
+const CHANNEL: &str = "posthorn_directory";
+
+/// Listens until told to stop; a lost connection is made again.
+pub(crate) async fn listen(
+    pool: PgPool,
+    cache: Arc<Cache>,
+    heartbeat: Duration,
+    need: Need,
+    shutdown: CancellationToken,
+) {
+    while let Some(listener) = wait_for(&need, &shutdown, async || connect(&pool).await).await {
+        // After LISTEN has been answered no change is missed; before, any may have been.
+        cache.connected();
+        tracing::debug!("directory changes are being told");
+        tokio::select! {
+            Err(lost) = hear(listener, &cache, heartbeat) => {
+                cache.disconnected();
+                need.missing(&lost);
+                tracing::warn!(reason = %lost, "directory changes are not told any more: connecting again");
+            }
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn connect(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.ignore_pool_close_event(true);
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+async fn hear(
+    mut listener: PgListener,
+    cache: &Cache,
+    heartbeat: Duration,
+) -> Result<Infallible, sqlx::Error> {
+    let gone = || sqlx::Error::Io(std::io::Error::other("the connection was lost"));
+    loop {
+        match tokio::time::timeout(heartbeat, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => {
+                let change = Change::parse(notification.payload());
+                tracing::debug!(?change, "the directory changed");
+                cache.forget(&change);
+            }
+            Ok(Ok(None)) => return Err(gone()),
+            Ok(Err(error)) => return Err(error),
+            // Silent: a connection whose other end vanished looks the same.
+            Err(_) => {
+                let alive = sqlx::query("SELECT 1").execute(&mut listener);
+                tokio::time::timeout(heartbeat, alive).await.map_err(|_| gone())??;
+            }
+        }
+    }
+}
