@@ -99,11 +99,10 @@ impl Need {
 /// Tries until it succeeds, saying what it waits for; pauses grow from 100 ms to 5 s. `None` when told to stop.
 ///
 /// For what comes back by itself: a store that is starting, another service's stream.
-pub async fn wait_for<T, E: Display, F: Future<Output = Result<T, E>>>(
+pub async fn wait_for<T, E: Display>(
     need: &Need,
     shutdown: &CancellationToken,
-    // Not `AsyncFnMut`: of its futures the compiler cannot tell whether they are `Send`.
-    mut attempt: impl FnMut() -> F,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> Option<T> {
     let mut pause = Duration::from_millis(100);
     loop {
