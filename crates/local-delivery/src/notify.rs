@@ -89,10 +89,7 @@ impl Notices {
 
 /// Wakes the watchers of this process by what other replicas tell, until told to stop.
 pub(crate) async fn listen(pool: PgPool, watched: Watched, need: Need, shutdown: CancellationToken) {
-    loop {
-        let pool = pool.clone();
-        let connect = async move || listener(pool.clone()).await;
-        let Some(mut listener) = wait_for(&need, &shutdown, connect).await else { return };
+    while let Some(mut listener) = wait_for(&need, &shutdown, || listener(pool.clone())).await {
         // What was told while nobody listened is not known.
         watched.wake_all();
         loop {

@@ -9,7 +9,13 @@ use uuid::Uuid;
 /// The mailboxes that are watched, each with the highest mod-sequence that is known of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
-    accounts: Arc<Mutex<HashMap<Uuid, watch::Sender<Known>>>>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    accounts: HashMap<Uuid, watch::Sender<Known>>,
+    watchers: usize,
 }
 
 /// What a watcher is woken by: any difference.
@@ -31,24 +37,24 @@ pub(crate) struct Watcher {
 impl Watched {
     /// Begins to wait for `account`; `None` when `limit` are waiting already.
     pub(crate) fn subscribe(&self, account: Uuid, limit: usize) -> Option<Watcher> {
-        let mut accounts = self.lock();
-        let waiting: usize = accounts.values().map(watch::Sender::receiver_count).sum();
-        if waiting >= limit {
+        let mut waiting = self.lock();
+        if waiting.watchers >= limit {
             return None;
         }
-        let known = accounts.entry(account).or_default().subscribe();
+        waiting.watchers += 1;
+        let known = waiting.accounts.entry(account).or_default().subscribe();
         metrics::gauge!("posthorn_local_delivery_watchers").increment(1);
         Some(Watcher { account, known, watched: self.clone() })
     }
 
     /// Wakes those who wait for these mailboxes; a mod-sequence of 0 is one not known.
     pub(crate) fn wake(&self, changes: impl Iterator<Item = (Uuid, i64)>) {
-        let accounts = self.lock();
-        if accounts.is_empty() {
+        let waiting = self.lock();
+        if waiting.accounts.is_empty() {
             return;
         }
         for (account, modseq) in changes {
-            if let Some(known) = accounts.get(&account) {
+            if let Some(known) = waiting.accounts.get(&account) {
                 known.send_if_modified(|known| known.raise(modseq));
             }
         }
@@ -56,18 +62,18 @@ impl Watched {
 
     /// Wakes all: notices may have been lost.
     pub(crate) fn wake_all(&self) {
-        for known in self.lock().values() {
+        for known in self.lock().accounts.values() {
             known.send_modify(|known| known.looks += 1);
         }
     }
 
     /// The mailboxes that are watched.
     pub(crate) fn accounts(&self) -> Vec<Uuid> {
-        self.lock().keys().copied().collect()
+        self.lock().accounts.keys().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<Known>>> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,6 +91,11 @@ impl Known {
 }
 
 impl Watcher {
+    /// The highest mod-sequence that this process has heard of, committed for sure; 0 when of none.
+    pub(crate) fn known(&self) -> i64 {
+        self.known.borrow().modseq
+    }
+
     /// Waits for a change that came after the last call, or after the subscription.
     pub(crate) async fn changed(&mut self) {
         // The sender lives in the map as long as this watcher does.
@@ -95,10 +106,11 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         metrics::gauge!("posthorn_local_delivery_watchers").decrement(1);
-        let mut accounts = self.watched.lock();
+        let mut waiting = self.watched.lock();
+        waiting.watchers -= 1;
         // This watcher's own receiver still counts.
-        if accounts.get(&self.account).is_some_and(|known| known.receiver_count() <= 1) {
-            accounts.remove(&self.account);
+        if waiting.accounts.get(&self.account).is_some_and(|known| known.receiver_count() <= 1) {
+            waiting.accounts.remove(&self.account);
         }
     }
 }

@@ -51,7 +51,7 @@ impl Mailboxes {
     }
 
     /// NOT_FOUND unless the mailbox has this folder, or will have it at its first use.
-    async fn must_exist(&self, account: Uuid, folder: &FolderName) -> Result<(), Status> {
+    pub(super) async fn must_exist(&self, account: Uuid, folder: &FolderName) -> Result<(), Status> {
         let folders = store::folders::list(&self.pool, account).await.map_err(Failure::from)?;
         let made = folders.iter().any(|row| row.name == folder.as_str());
         let to_be_made = folders.is_empty() && folder.is_first();

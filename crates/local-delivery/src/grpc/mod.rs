@@ -3,6 +3,7 @@
 mod folders;
 mod messages;
 mod read;
+mod watch;
 
 use std::pin::Pin;
 
@@ -77,8 +78,11 @@ impl MailboxService for Mailboxes {
         self.message(request.into_inner()).await.map(Response::new)
     }
 
-    async fn watch(&self, _: Request<api::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented(""))
+    async fn watch(
+        &self,
+        request: Request<api::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.watch_changes(request.into_inner()).await.map(Response::new)
     }
 
     async fn append_message(

@@ -1,5 +1,6 @@
 //! The mailboxes in Postgres: one file a subject, one function a statement or a transaction.
 
+pub(crate) mod changes;
 mod deliver;
 pub(crate) mod folders;
 mod lock;

@@ -46,11 +46,7 @@ pub(crate) async fn run(
     needs: (Need, Need),
 ) {
     let (postgres, stream) = needs;
-    let schema = {
-        let pool = pool.clone();
-        async move || store::answers(pool.clone()).await
-    };
-    if wait_for(&postgres, &process.shutdown, schema).await.is_none() {
+    if wait_for(&postgres, &process.shutdown, || store::answers(pool.clone())).await.is_none() {
         return;
     }
     let room = (config.credits * config.max_batch) as usize;
