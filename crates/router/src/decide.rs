@@ -103,11 +103,7 @@ pub(crate) fn decide(recipient: &Address, sender: &ReversePath, known: &Snapshot
 
 /// Whether mail for `recipient` may be taken: the first step of the decision, without the DNS. `Err` holds the keys to
 /// look up first.
-pub(crate) fn accept(
-    recipient: &Address,
-    known: &Snapshot,
-    policy: &Policy,
-) -> Result<Acceptance, Vec<Key>> {
+pub(crate) fn accept(recipient: &Address, known: &Snapshot, policy: &Policy) -> Result<Acceptance, Vec<Key>> {
     let (domain, found) = match locate(recipient, known, policy)? {
         Place::Elsewhere(_) => return Ok(Acceptance::Relay),
         Place::Literal if is_own_literal(recipient, &policy.own) => {
@@ -187,9 +183,8 @@ fn find<'a>(
         }
     }
     // An address that stands in for itself stands for nothing.
-    let instead = |to: &'a Option<Address>| {
-        to.as_ref().filter(|to| MailboxName::of(to).as_ref() != Some(&exact))
-    };
+    let instead =
+        |to: &'a Option<Address>| to.as_ref().filter(|to| MailboxName::of(to).as_ref() != Some(&exact));
     // RFC 5321 §4.5.1: mail for postmaster is taken in every domain.
     let is_postmaster = &*exact.local == "postmaster";
     if let Some(to) = instead(&policy.postmaster).filter(|_| is_postmaster) {

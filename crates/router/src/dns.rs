@@ -97,7 +97,11 @@ impl Dns {
         let mut servers = futures::future::join_all(lookups).await;
         servers.retain(|server| !server.addresses.is_empty());
         let name = route_destination(route);
-        if servers.is_empty() { Err(refusal::no_route_host(&name)) } else { Ok(Destination { name, servers }) }
+        if servers.is_empty() {
+            Err(refusal::no_route_host(&name))
+        } else {
+            Ok(Destination { name, servers })
+        }
     }
 
     async fn route_host(&self, host: &RouteHost) -> Server {
@@ -174,7 +178,8 @@ impl Dns {
             Err(_) => Answer::Trouble("the name server does not answer in time".into()),
             Ok(Err(error)) => failure(&error),
             Ok(Ok(lookup)) => {
-                let records: Vec<T> = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
+                let records: Vec<T> =
+                    lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
                 if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
             }
         };

@@ -16,7 +16,9 @@ fn failed(what: &str, error: Error) -> Status {
     match error {
         Error::Taken => status(Code::AlreadyExists, "TAKEN", format!("{what}: {error}")),
         Error::NotFound => status(Code::NotFound, "NOT_FOUND", format!("{what}: {error}")),
-        Error::Precondition(_) => status(Code::FailedPrecondition, "PRECONDITION", format!("{what}: {error}")),
+        Error::Precondition(_) => {
+            status(Code::FailedPrecondition, "PRECONDITION", format!("{what}: {error}"))
+        }
         Error::Unavailable(_) => {
             tracing::warn!(reason = %error, "a call could not be answered");
             unavailable("DIRECTORY_UNAVAILABLE", "the directory cannot be reached", Duration::from_secs(1))

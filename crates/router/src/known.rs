@@ -124,7 +124,10 @@ impl Snapshot {
                 _ => format!("domain {name}: not ours"),
             },
             Key::Mailbox(name) => {
-                format!("address {name}: {}", describe_entry(self.mailboxes.get(name).and_then(|e| e.as_deref())))
+                format!(
+                    "address {name}: {}",
+                    describe_entry(self.mailboxes.get(name).and_then(|e| e.as_deref()))
+                )
             }
             Key::Route(name) => match self.routes.get(name) {
                 Some(Some(route)) => format!("route for {name}: {}", describe_route(route)),

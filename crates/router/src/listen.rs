@@ -22,7 +22,7 @@ pub(crate) async fn listen(
     need: Need,
     shutdown: CancellationToken,
 ) {
-    while let Some(listener) = wait_for(&need, &shutdown, async || connect(&pool).await).await {
+    while let Some(listener) = wait_for(&need, &shutdown, || connect(pool.clone())).await {
         // After LISTEN has been answered no change is missed; before, any may have been.
         cache.connected();
         tracing::debug!("directory changes are being told");
@@ -37,8 +37,8 @@ pub(crate) async fn listen(
     }
 }
 
-async fn connect(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+async fn connect(pool: PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;

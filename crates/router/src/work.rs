@@ -9,6 +9,7 @@ mod slots;
 
 use std::sync::Arc;
 
+use futures::TryFutureExt as _;
 use posthorn_api::work::v1::work_service_client::WorkServiceClient;
 use posthorn_api::work::v1::{Hello, WorkKind, WorkRequest, WorkResponse, work_request};
 use posthorn_service::{Channel, Need, wait_for};
@@ -36,7 +37,7 @@ pub(crate) async fn work(
     shutdown: CancellationToken,
 ) {
     while let Some(stream) =
-        wait_for(&need, &shutdown, async || open(channel.clone(), &config).await.map_err(told)).await
+        wait_for(&need, &shutdown, || open(channel.clone(), config.max_batch).map_err(told)).await
     {
         let session = Session::new(router.clone(), stream.requests, &config);
         match session.run(stream.responses, &shutdown).await {
@@ -56,12 +57,12 @@ struct Stream {
     responses: Streaming<WorkResponse>,
 }
 
-async fn open(channel: Channel, config: &config::Work) -> Result<Stream, Status> {
+async fn open(channel: Channel, max_batch: u32) -> Result<Stream, Status> {
     let (requests, outgoing) = mpsc::channel(REQUESTS);
     let hello = Hello {
         kind: WorkKind::Route.into(),
         worker: format!("router pid {}", std::process::id()),
-        max_batch: config.max_batch,
+        max_batch,
     };
     let hello = WorkRequest { request: Some(work_request::Request::Hello(hello)) };
     requests.try_send(hello).map_err(|_| Status::internal("no room for the first request"))?;

@@ -114,8 +114,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn delete(pool: &PgPool, name: &MailboxName) -> Result<(), Error> {
-    let done = sqlx::query(
-        "DELETE FROM directory.addresses WHERE domain = $1 AND local = $2 AND kind = 'account'",
-    );
+    let done =
+        sqlx::query("DELETE FROM directory.addresses WHERE domain = $1 AND local = $2 AND kind = 'account'");
     one_row(&done.bind(name.domain.as_str()).bind(&*name.local).execute(pool).await?)
 }

@@ -88,10 +88,7 @@ pub(crate) async fn remove_members(
     Ok(())
 }
 
-pub(crate) async fn count_members(
-    connection: &mut PgConnection,
-    name: &MailboxName,
-) -> Result<usize, Error> {
+pub(crate) async fn count_members(connection: &mut PgConnection, name: &MailboxName) -> Result<usize, Error> {
     let count: i64 =
         sqlx::query_scalar("SELECT count(*) FROM directory.list_members WHERE domain = $1 AND local = $2")
             .bind(name.domain.as_str())

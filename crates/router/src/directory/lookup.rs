@@ -79,9 +79,8 @@ impl TryFrom<EntryRow> for Entry {
     type Error = Error;
 
     fn try_from(row: EntryRow) -> Result<Self, Error> {
-        let addresses = |texts: &[String]| {
-            texts.iter().map(|text| stored_address(text)).collect::<Result<Vec<_>, _>>()
-        };
+        let addresses =
+            |texts: &[String]| texts.iter().map(|text| stored_address(text)).collect::<Result<Vec<_>, _>>();
         match (row.account_id, row.targets) {
             (Some(account_id), _) => Ok(Self::Account {
                 account_id,

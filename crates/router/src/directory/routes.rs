@@ -41,6 +41,7 @@ pub(crate) async fn list(pool: &PgPool, after: &str, limit: i64) -> Result<Vec<S
 }
 
 pub(crate) async fn delete(pool: &PgPool, pattern: &str) -> Result<(), Error> {
-    let done = sqlx::query("DELETE FROM directory.routes WHERE pattern = $1").bind(pattern).execute(pool).await?;
+    let done =
+        sqlx::query("DELETE FROM directory.routes WHERE pattern = $1").bind(pattern).execute(pool).await?;
     one_row(&done)
 }

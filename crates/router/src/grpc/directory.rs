@@ -28,19 +28,31 @@ pub(crate) struct Directory {
 
 #[tonic::async_trait]
 impl DirectoryService for Directory {
-    async fn create_tenant(&self, request: Request<wire::CreateTenantRequest>) -> Answer<wire::CreateTenantResponse> {
+    async fn create_tenant(
+        &self,
+        request: Request<wire::CreateTenantRequest>,
+    ) -> Answer<wire::CreateTenantResponse> {
         tenants::create(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_tenants(&self, request: Request<wire::ListTenantsRequest>) -> Answer<wire::ListTenantsResponse> {
+    async fn list_tenants(
+        &self,
+        request: Request<wire::ListTenantsRequest>,
+    ) -> Answer<wire::ListTenantsResponse> {
         tenants::list(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_tenant(&self, request: Request<wire::DeleteTenantRequest>) -> Answer<wire::DeleteTenantResponse> {
+    async fn delete_tenant(
+        &self,
+        request: Request<wire::DeleteTenantRequest>,
+    ) -> Answer<wire::DeleteTenantResponse> {
         tenants::delete(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn create_domain(&self, request: Request<wire::CreateDomainRequest>) -> Answer<wire::CreateDomainResponse> {
+    async fn create_domain(
+        &self,
+        request: Request<wire::CreateDomainRequest>,
+    ) -> Answer<wire::CreateDomainResponse> {
         domains::create(&self.router, request.into_inner()).await.map(Response::new)
     }
 
@@ -48,79 +60,136 @@ impl DirectoryService for Directory {
         domains::get(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn update_domain(&self, request: Request<wire::UpdateDomainRequest>) -> Answer<wire::UpdateDomainResponse> {
+    async fn update_domain(
+        &self,
+        request: Request<wire::UpdateDomainRequest>,
+    ) -> Answer<wire::UpdateDomainResponse> {
         domains::update(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_domains(&self, request: Request<wire::ListDomainsRequest>) -> Answer<wire::ListDomainsResponse> {
+    async fn list_domains(
+        &self,
+        request: Request<wire::ListDomainsRequest>,
+    ) -> Answer<wire::ListDomainsResponse> {
         domains::list(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_domain(&self, request: Request<wire::DeleteDomainRequest>) -> Answer<wire::DeleteDomainResponse> {
+    async fn delete_domain(
+        &self,
+        request: Request<wire::DeleteDomainRequest>,
+    ) -> Answer<wire::DeleteDomainResponse> {
         domains::delete(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn create_account(&self, request: Request<wire::CreateAccountRequest>) -> Answer<wire::CreateAccountResponse> {
+    async fn create_account(
+        &self,
+        request: Request<wire::CreateAccountRequest>,
+    ) -> Answer<wire::CreateAccountResponse> {
         accounts::create(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn get_account(&self, request: Request<wire::GetAccountRequest>) -> Answer<wire::GetAccountResponse> {
+    async fn get_account(
+        &self,
+        request: Request<wire::GetAccountRequest>,
+    ) -> Answer<wire::GetAccountResponse> {
         accounts::get(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn update_account(&self, request: Request<wire::UpdateAccountRequest>) -> Answer<wire::UpdateAccountResponse> {
+    async fn update_account(
+        &self,
+        request: Request<wire::UpdateAccountRequest>,
+    ) -> Answer<wire::UpdateAccountResponse> {
         accounts::update(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_accounts(&self, request: Request<wire::ListAccountsRequest>) -> Answer<wire::ListAccountsResponse> {
+    async fn list_accounts(
+        &self,
+        request: Request<wire::ListAccountsRequest>,
+    ) -> Answer<wire::ListAccountsResponse> {
         accounts::list(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_account(&self, request: Request<wire::DeleteAccountRequest>) -> Answer<wire::DeleteAccountResponse> {
+    async fn delete_account(
+        &self,
+        request: Request<wire::DeleteAccountRequest>,
+    ) -> Answer<wire::DeleteAccountResponse> {
         accounts::delete(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn create_alias(&self, request: Request<wire::CreateAliasRequest>) -> Answer<wire::CreateAliasResponse> {
+    async fn create_alias(
+        &self,
+        request: Request<wire::CreateAliasRequest>,
+    ) -> Answer<wire::CreateAliasResponse> {
         aliases::create(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_aliases(&self, request: Request<wire::ListAliasesRequest>) -> Answer<wire::ListAliasesResponse> {
+    async fn list_aliases(
+        &self,
+        request: Request<wire::ListAliasesRequest>,
+    ) -> Answer<wire::ListAliasesResponse> {
         aliases::list(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_alias(&self, request: Request<wire::DeleteAliasRequest>) -> Answer<wire::DeleteAliasResponse> {
+    async fn delete_alias(
+        &self,
+        request: Request<wire::DeleteAliasRequest>,
+    ) -> Answer<wire::DeleteAliasResponse> {
         aliases::delete(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn create_distribution_list(&self, request: Request<wire::CreateDistributionListRequest>) -> Answer<wire::CreateDistributionListResponse> {
+    async fn create_distribution_list(
+        &self,
+        request: Request<wire::CreateDistributionListRequest>,
+    ) -> Answer<wire::CreateDistributionListResponse> {
         lists::create(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn get_distribution_list(&self, request: Request<wire::GetDistributionListRequest>) -> Answer<wire::GetDistributionListResponse> {
+    async fn get_distribution_list(
+        &self,
+        request: Request<wire::GetDistributionListRequest>,
+    ) -> Answer<wire::GetDistributionListResponse> {
         lists::get(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn update_distribution_list(&self, request: Request<wire::UpdateDistributionListRequest>) -> Answer<wire::UpdateDistributionListResponse> {
+    async fn update_distribution_list(
+        &self,
+        request: Request<wire::UpdateDistributionListRequest>,
+    ) -> Answer<wire::UpdateDistributionListResponse> {
         lists::update(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_distribution_lists(&self, request: Request<wire::ListDistributionListsRequest>) -> Answer<wire::ListDistributionListsResponse> {
+    async fn list_distribution_lists(
+        &self,
+        request: Request<wire::ListDistributionListsRequest>,
+    ) -> Answer<wire::ListDistributionListsResponse> {
         lists::list(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_distribution_list(&self, request: Request<wire::DeleteDistributionListRequest>) -> Answer<wire::DeleteDistributionListResponse> {
+    async fn delete_distribution_list(
+        &self,
+        request: Request<wire::DeleteDistributionListRequest>,
+    ) -> Answer<wire::DeleteDistributionListResponse> {
         lists::delete(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn create_route(&self, request: Request<wire::CreateRouteRequest>) -> Answer<wire::CreateRouteResponse> {
+    async fn create_route(
+        &self,
+        request: Request<wire::CreateRouteRequest>,
+    ) -> Answer<wire::CreateRouteResponse> {
         routes::create(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn list_routes(&self, request: Request<wire::ListRoutesRequest>) -> Answer<wire::ListRoutesResponse> {
+    async fn list_routes(
+        &self,
+        request: Request<wire::ListRoutesRequest>,
+    ) -> Answer<wire::ListRoutesResponse> {
         routes::list(&self.router, request.into_inner()).await.map(Response::new)
     }
 
-    async fn delete_route(&self, request: Request<wire::DeleteRouteRequest>) -> Answer<wire::DeleteRouteResponse> {
+    async fn delete_route(
+        &self,
+        request: Request<wire::DeleteRouteRequest>,
+    ) -> Answer<wire::DeleteRouteResponse> {
         routes::delete(&self.router, request.into_inner()).await.map(Response::new)
     }
 

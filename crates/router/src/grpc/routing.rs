@@ -41,8 +41,7 @@ impl RoutingService for Routing {
         }
         let parsed: Vec<Option<Address>> = request.recipients.iter().map(|text| text.parse().ok()).collect();
         let addresses: Vec<Address> = parsed.iter().flatten().cloned().collect();
-        let accepted =
-            self.router.accept(&addresses).await.map_err(|error| failed("recipients", error))?;
+        let accepted = self.router.accept(&addresses).await.map_err(|error| failed("recipients", error))?;
         let mut accepted = accepted.into_iter();
         let results = parsed.iter().map(|address| {
             let acceptance = address.as_ref().and_then(|_| accepted.next());
@@ -100,7 +99,11 @@ impl RoutingService for Routing {
                     cache_for: Some(posthorn_api::duration(left)),
                 }))
             }
-            _ => Err(status(Code::Unauthenticated, "KEY_UNKNOWN", "the API key is unknown, expired or revoked")),
+            _ => Err(status(
+                Code::Unauthenticated,
+                "KEY_UNKNOWN",
+                "the API key is unknown, expired or revoked",
+            )),
         }
     }
 }
@@ -108,8 +111,7 @@ impl RoutingService for Routing {
 impl Routing {
     async fn mailbox_by_address(&self, address: &str) -> Result<wire::ResolveMailboxResponse, Status> {
         let name = field::mailbox("address", address)?;
-        let found =
-            self.router.mailbox(&name).await.map_err(|error| failed("address", error))?;
+        let found = self.router.mailbox(&name).await.map_err(|error| failed("address", error))?;
         match found.as_ref().map(|(domain, entry)| (domain, &**entry)) {
             Some((domain, Entry::Account { account_id, quota_bytes, .. })) => {
                 Ok(mailbox(*account_id, &name, &domain.tenant_id, *quota_bytes))
@@ -123,7 +125,8 @@ impl Routing {
         let row = lookup::account(&self.router.pool, id)
             .await
             .map_err(|error| failed(&format!("account {id}"), error))?;
-        let name = field::domain("domain", &row.domain).map(|domain| MailboxName::new(&row.local, &domain))?;
+        let name =
+            field::domain("domain", &row.domain).map(|domain| MailboxName::new(&row.local, &domain))?;
         let quota = u64::try_from(row.quota_bytes).unwrap_or_default();
         Ok(mailbox(row.account_id, &name, &row.tenant_id, quota))
     }
@@ -141,7 +144,9 @@ fn mailbox(id: Uuid, name: &MailboxName, tenant_id: &str, quota_bytes: u64) -> w
 fn verified(acceptance: Acceptance) -> wire::VerifyResult {
     use wire::verify_result::Result as Wire;
     let result = match acceptance {
-        Acceptance::Ours { tenant_id } => Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.to_string() }),
+        Acceptance::Ours { tenant_id } => {
+            Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.to_string() })
+        }
         Acceptance::Relay => Wire::Relay(wire::RelayRecipient {}),
         Acceptance::Refused(status) => Wire::Refused(status.into()),
     };

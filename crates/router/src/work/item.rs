@@ -40,9 +40,8 @@ impl Recipients {
 
     /// The report: the decisions in the order of `asked`, and the malformed.
     pub(crate) fn report(self, decided: Vec<Vec<Target>>) -> wire::RouteReport {
-        let results = self.numbers.into_iter().zip(decided).map(|(recipient_no, targets)| wire::RouteResult {
-            recipient_no,
-            targets: targets.into_iter().map(target).collect(),
+        let results = self.numbers.into_iter().zip(decided).map(|(recipient_no, targets)| {
+            wire::RouteResult { recipient_no, targets: targets.into_iter().map(target).collect() }
         });
         wire::RouteReport { results: results.chain(self.malformed).collect() }
     }
@@ -59,10 +58,7 @@ fn unreadable_sender() -> ReversePath {
     "unreadable@invalid".parse().unwrap_or(ReversePath::Null)
 }
 
-fn malformed(
-    recipient: &wire::ItemRecipient,
-    reason: &posthorn_mail::AddressError,
-) -> wire::RouteResult {
+fn malformed(recipient: &wire::ItemRecipient, reason: &posthorn_mail::AddressError) -> wire::RouteResult {
     let target = wire::RouteTarget {
         address: recipient.address.clone(),
         reason: reason.to_string(),

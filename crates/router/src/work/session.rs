@@ -107,7 +107,11 @@ impl Session {
         }
     }
 
-    async fn serve(&mut self, mut responses: Streaming<wire::WorkResponse>, shutdown: &CancellationToken) -> Sent {
+    async fn serve(
+        &mut self,
+        mut responses: Streaming<wire::WorkResponse>,
+        shutdown: &CancellationToken,
+    ) -> Sent {
         let mut extend = tokio::time::interval_at(Instant::now() + self.lease / 3, self.lease / 3);
         extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = None;

@@ -52,9 +52,7 @@ pub(crate) async fn delete(
     request: wire::DeleteAliasRequest,
 ) -> Result<wire::DeleteAliasResponse, Status> {
     let name = field::mailbox("address", &request.address)?;
-    aliases::delete(&router.pool, &name)
-        .await
-        .map_err(|error| failed(&format!("alias {name}"), error))?;
+    aliases::delete(&router.pool, &name).await.map_err(|error| failed(&format!("alias {name}"), error))?;
     router.cache.forget(&Change::Mailbox(name));
     Ok(wire::DeleteAliasResponse {})
 }

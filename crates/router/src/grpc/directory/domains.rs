@@ -86,7 +86,8 @@ fn catch_all(domain: &wire::Domain) -> Result<Option<String>, Status> {
 
 /// A few characters that may stand in a local part; none: no subaddressing.
 fn separator(text: &str) -> Result<Option<&str>, Status> {
-    let fits = text.len() <= 8 && text.chars().all(|c| c.is_ascii_graphic() && !c.is_ascii_alphanumeric() && c != '@');
+    let fits = text.len() <= 8
+        && text.chars().all(|c| c.is_ascii_graphic() && !c.is_ascii_alphanumeric() && c != '@');
     if !fits {
         return Err(invalid("domain.subaddress_separator", "is not up to 8 signs such as + or -"));
     }

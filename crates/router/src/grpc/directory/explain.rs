@@ -14,8 +14,7 @@ pub(crate) async fn explain(
 ) -> Result<wire::ExplainResponse, Status> {
     let address: Address = posthorn_api::parse_field("address", &request.address)?;
     let sender: ReversePath = posthorn_api::parse_field("sender", &request.sender)?;
-    let explanation =
-        router.explain(&sender, &address).await.map_err(|error| failed("address", error))?;
+    let explanation = router.explain(&sender, &address).await.map_err(|error| failed("address", error))?;
     let mut steps = explanation.steps;
     let mut targets = Vec::with_capacity(explanation.targets.len());
     for target in explanation.targets {
@@ -35,8 +34,7 @@ async fn explained(router: &Router, target: Target) -> Result<wire::ExplainedTar
         Decision::Fail(status) => ("fail", status.to_string()),
         Decision::Later(status) => ("later", status.to_string()),
         Decision::Remote { destination, host } => {
-            let resolved =
-                router.destination(&host).await.map_err(|error| failed("address", error))?;
+            let resolved = router.destination(&host).await.map_err(|error| failed("address", error))?;
             if let Resolved::Servers(found) = &resolved {
                 hosts.extend(found.servers.iter().map(ToString::to_string));
             }

@@ -29,7 +29,8 @@ pub(crate) async fn list(
         .await
         .map_err(|error| failed("tenants", error))?;
     let next_page_token = field::cut_page(&mut rows, size, |row| row.tenant_id.clone());
-    let tenant = |row: tenants::Row| wire::Tenant { tenant_id: row.tenant_id, display_name: row.display_name };
+    let tenant =
+        |row: tenants::Row| wire::Tenant { tenant_id: row.tenant_id, display_name: row.display_name };
     Ok(wire::ListTenantsResponse { tenants: rows.into_iter().map(tenant).collect(), next_page_token })
 }
 
