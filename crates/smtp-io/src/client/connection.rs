@@ -143,6 +143,16 @@ impl Connection {
         }
     }
 
+    /// Breaks off a [`Connection::transfer`] whose future was dropped: the answers as far as they are known.
+    pub fn abandon(&mut self, why: &str) -> Vec<Answer> {
+        self.stream = None;
+        self.session.disconnected(why);
+        match self.session.step(Instant::now()) {
+            Step::Done(answers) => answers,
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether another transaction can be begun: the session is not over, and the server has neither closed nor said
     /// anything since.
     pub fn is_usable(&mut self) -> bool {
