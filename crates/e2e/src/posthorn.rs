@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use posthorn_testkit::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 
 /// How a `posthorn dev` is started.
@@ -37,9 +40,13 @@ pub struct Posthorn {
     data: TempDir,
     offset: u16,
     child: Child,
-    /// Lines it has printed: `NAME pid PID`.
-    started: Vec<String>,
+    /// What it has printed since its last start.
+    printed: Printed,
+    _turn: SemaphorePermit<'static>,
 }
+
+/// How many may run at once: more only take each other's time on a small machine.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// It must be ready in this time, on a machine that compiles beside the tests.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -54,16 +61,23 @@ impl Posthorn {
 
     /// Starts one and waits until it says that it is ready.
     pub async fn start_with(options: Options) -> Result<Self> {
-        let data = tempfile::Builder::new().prefix("posthorn-e2e-").tempdir()?;
+        let turn = TURNS.acquire().await?;
+        let mut data = tempfile::Builder::new().prefix("posthorn-e2e-").tempdir()?;
+        data.disable_cleanup(std::env::var_os("POSTHORN_E2E_KEEP").is_some());
         let offset = free_offset()?;
-        let (child, started) = launch(&options, &data, offset).await?;
-        Ok(Self { options, data, offset, child, started })
+        let (child, printed) = launch(&options, &data, offset).await?;
+        Ok(Self { options, data, offset, child, printed, _turn: turn })
     }
 
     /// Stops it with SIGTERM and starts it again on the same data.
     pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
-        (self.child, self.started) = launch(&self.options, &self.data, self.offset).await?;
+        self.start_again().await
+    }
+
+    /// Starts it on the same data once it was stopped.
+    pub async fn start_again(&mut self) -> Result<()> {
+        (self.child, self.printed) = launch(&self.options, &self.data, self.offset).await?;
         Ok(())
     }
 
@@ -78,7 +92,26 @@ impl Posthorn {
     /// The process id of a service's last start, with [`Options::processes`].
     pub fn pid_of(&self, service: &str) -> Option<u32> {
         let prefix = format!("{service} pid ");
-        self.started.iter().rev().find_map(|line| line.strip_prefix(&prefix)?.parse().ok())
+        self.printed.borrow().iter().rev().find_map(|line| line.strip_prefix(&prefix)?.parse().ok())
+    }
+
+    /// Kills a service's process with SIGKILL, and waits until it was started again; the new process id.
+    pub async fn crash(&self, service: &str) -> Result<u32> {
+        let old = self.pid_of(service).with_context(|| format!("no process of {service}"))?;
+        signal(old, Signal::KILL)?;
+        let what = format!("{service} to be started again");
+        Ok(wait::until(&what, START_DEADLINE, async || self.pid_of(service).filter(|new| *new != old)).await)
+    }
+
+    /// Whether the service that the design's table gives this gRPC port says that it works.
+    pub async fn is_ready(&self, port: u16) -> bool {
+        let answer = timeout(Duration::from_secs(2), get(self.address(port + 1000), "/readyz")).await;
+        matches!(answer, Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// What it has written to its log so far.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.data.path().join("posthorn.log"))?)
     }
 
     /// Where servers hand messages in.
@@ -150,7 +183,19 @@ pub(crate) fn signal(pid: u32, signal: Signal) -> Result<()> {
     kill_process(pid, signal).context("sending a signal")
 }
 
-async fn launch(options: &Options, data: &TempDir, offset: u16) -> Result<(Child, Vec<String>)> {
+/// A GET of HTTP/1.1; the whole answer.
+async fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+type Printed = watch::Receiver<Vec<String>>;
+
+async fn launch(options: &Options, data: &TempDir, offset: u16) -> Result<(Child, Printed)> {
     let log = std::fs::File::options().create(true).append(true).open(data.path().join("posthorn.log"))?;
     let mut command = Command::new(binary()?);
     command.args(["dev", "--data"]).arg(data.path()).args(["--port-offset", &offset.to_string()]);
@@ -162,28 +207,29 @@ async fn launch(options: &Options, data: &TempDir, offset: u16) -> Result<(Child
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
     let stdout = child.stdout.take().context("its output")?;
-    match timeout(START_DEADLINE, wait_ready(stdout)).await {
-        Ok(Ok(started)) => Ok((child, started)),
-        failed => {
-            let _ = child.start_kill();
-            let log = std::fs::read_to_string(data.path().join("posthorn.log")).unwrap_or_default();
-            bail!("posthorn dev did not get ready: {failed:?}\n{log}")
-        }
-    }
+    let mut printed = follow(stdout);
+    let ready = printed.wait_for(|lines| lines.iter().any(|line| line.starts_with("posthorn is ready")));
+    let failure = match timeout(START_DEADLINE, ready).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(_)) => Some("it ended".to_owned()),
+        Err(_) => Some(format!("nothing in {START_DEADLINE:?}")),
+    };
+    let Some(failure) = failure else { return Ok((child, printed)) };
+    let _ = child.start_kill();
+    let log = std::fs::read_to_string(data.path().join("posthorn.log")).unwrap_or_default();
+    bail!("posthorn dev did not get ready: {failure}; it printed {:?}\n{log}", *printed.borrow())
 }
 
-async fn wait_ready(stdout: ChildStdout) -> Result<Vec<String>> {
+/// Reads what it prints as it comes, so that it never blocks; the sender goes when it ends.
+fn follow(stdout: ChildStdout) -> Printed {
+    let (sender, receiver) = watch::channel(Vec::new());
     let mut lines = BufReader::new(stdout).lines();
-    let mut started = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        if line.starts_with("posthorn is ready") {
-            // What it prints later must not block it.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok(started);
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            sender.send_modify(|printed: &mut Vec<String>| printed.push(line));
         }
-        started.push(line);
-    }
-    bail!("it ended after printing {started:?}")
+    });
+    receiver
 }
 
 /// The binary beside the test's own: `target/debug/posthorn` for `target/debug/deps/test-…`.

@@ -1,11 +1,11 @@
 //! An SMTP client that does just what a test says, right or wrong.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// Longer than any answer a test waits for may take.
@@ -29,7 +29,17 @@ pub struct Reply {
 impl SmtpClient {
     /// Connects and reads the greeting.
     pub async fn connect(address: SocketAddr) -> Result<(Self, Reply)> {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.context("connecting")??;
+        Self::greeted(timeout(PATIENCE, TcpStream::connect(address)).await.context("connecting")??).await
+    }
+
+    /// The same from an address of one's own: on loopback any of 127.0.0.0/8.
+    pub async fn connect_from(local: IpAddr, address: SocketAddr) -> Result<(Self, Reply)> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(SocketAddr::new(local, 0))?;
+        Self::greeted(timeout(PATIENCE, socket.connect(address)).await.context("connecting")??).await
+    }
+
+    async fn greeted(stream: TcpStream) -> Result<(Self, Reply)> {
         stream.set_nodelay(true)?;
         let mut client = Self { stream: BufReader::new(stream) };
         let greeting = client.reply().await?;

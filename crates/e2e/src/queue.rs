@@ -1,0 +1,64 @@
+//! Looking into the queue, as an operator's program would.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
+use posthorn_api::queue::v1::{StatsRequest, StatsResponse};
+use posthorn_api::trace::v1::trace_service_client::TraceServiceClient;
+use posthorn_api::trace::v1::{Event, EventKind, TraceMessageRequest, TraceMessageResponse};
+use posthorn_testkit::smtp_client::Reply;
+use posthorn_testkit::wait;
+
+use crate::Posthorn;
+
+impl Posthorn {
+    /// What happened to a message so far.
+    pub async fn trace(&self, message_id: &str) -> Result<TraceMessageResponse> {
+        let mut client = TraceServiceClient::connect(self.url(7002)).await?;
+        let request = TraceMessageRequest { message_id: message_id.into() };
+        Ok(client.trace_message(request).await?.into_inner())
+    }
+
+    /// Waits until something of this kind has happened to a message; the first such event.
+    pub async fn wait_for_event(&self, message_id: &str, kind: EventKind) -> Event {
+        wait::until(&format!("{} of {message_id}", kind.as_str_name()), PATIENCE, async || {
+            let trace = self.trace(message_id).await.ok()?;
+            trace.events.into_iter().find(|event| event.kind() == kind)
+        })
+        .await
+    }
+
+    /// Waits until all recipients of a message have an end; all that happened to it.
+    pub async fn wait_for_end(&self, message_id: &str) -> Vec<Event> {
+        wait::until(&format!("the end of {message_id}"), PATIENCE, async || {
+            let trace = self.trace(message_id).await.ok()?;
+            let ended = trace.events.iter().any(|event| event.kind() == EventKind::Ended);
+            (ended && trace.pending == 0).then_some(trace.events)
+        })
+        .await
+    }
+
+    /// What waits, in numbers.
+    pub async fn stats(&self) -> Result<StatsResponse> {
+        let mut client = QueueServiceClient::connect(self.url(7002)).await?;
+        Ok(client.stats(StatsRequest::default()).await?.into_inner())
+    }
+
+    /// Waits until nothing is owed any more.
+    pub async fn wait_until_empty(&self, limit: Duration) {
+        wait::until("an empty queue", limit, async || {
+            self.stats().await.ok().filter(|stats| stats.messages == 0)
+        })
+        .await;
+    }
+}
+
+/// No single thing in these tests takes longer.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// The id of the message that a reply to the final dot says was taken: `250 2.0.0 Ok: queued as ID`.
+pub fn queued_as(reply: &Reply) -> Result<String> {
+    let id = reply.text.split_once("queued as ").map(|(_, id)| id.trim().to_owned());
+    id.filter(|_| reply.code == 250).with_context(|| format!("not queued: {reply:?}"))
+}
