@@ -22,7 +22,10 @@ pub(crate) async fn listen(
     need: Need,
     shutdown: CancellationToken,
 ) {
-    while let Some(listener) = wait_for(&need, &shutdown, || connect(pool.clone())).await {
+    loop {
+        let pool = pool.clone();
+        let connected = async move || connect(pool.clone()).await;
+        let Some(listener) = wait_for(&need, &shutdown, connected).await else { return };
         // After LISTEN has been answered no change is missed; before, any may have been.
         cache.connected();
         tracing::debug!("directory changes are being told");

@@ -9,7 +9,6 @@ mod slots;
 
 use std::sync::Arc;
 
-use futures::TryFutureExt as _;
 use posthorn_api::work::v1::work_service_client::WorkServiceClient;
 use posthorn_api::work::v1::{Hello, WorkKind, WorkRequest, WorkResponse, work_request};
 use posthorn_service::{Channel, Need, wait_for};
@@ -36,9 +35,10 @@ pub(crate) async fn work(
     need: Need,
     shutdown: CancellationToken,
 ) {
-    while let Some(stream) =
-        wait_for(&need, &shutdown, || open(channel.clone(), config.max_batch).map_err(told)).await
-    {
+    loop {
+        let (channel, max_batch) = (channel.clone(), config.max_batch);
+        let opened = async move || open(channel.clone(), max_batch).await.map_err(told);
+        let Some(stream) = wait_for(&need, &shutdown, opened).await else { return };
         let session = Session::new(router.clone(), stream.requests, &config);
         match session.run(stream.responses, &shutdown).await {
             Ended::Stopped => return,
