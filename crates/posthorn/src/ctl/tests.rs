@@ -42,10 +42,13 @@ fn status(code: u32, enhanced: &str, text: &str) -> Option<mail::Status> {
     Some(mail::Status { code, enhanced: enhanced.into(), text: text.into() })
 }
 
+/// Envelope, content, authorization.
+type Seen = (mail::Envelope, Vec<u8>, Option<String>);
+
 /// Notes what was submitted, and refuses those whose address begins with "no".
 #[derive(Clone, Debug, Default)]
 struct Ingress {
-    seen: Arc<Mutex<Vec<(mail::Envelope, Vec<u8>, Option<String>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Ingress {
