@@ -54,7 +54,7 @@ pub(super) fn peek<'a>(input: &'a [u8], verb: &str, limit: usize) -> Option<(&'a
     if !input.get(..verb.len())?.eq_ignore_ascii_case(verb.as_bytes()) {
         return None;
     }
-    let end = input.iter().position(|b| *b == b'\n').filter(|end| end + 1 <= limit)?;
+    let end = input.iter().position(|b| *b == b'\n').filter(|end| *end < limit)?;
     Some((text(&input[..end])?, end + 1))
 }
 

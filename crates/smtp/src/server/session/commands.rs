@@ -114,7 +114,8 @@ impl Session {
 
     fn rcpt(&mut self, state: State, argument: &str) -> Option<Step> {
         let State::Envelope(mut transaction) = state else {
-            return self.refuse(state, &out_of_order("Send MAIL first"));
+            let refusal = not_yet(&state);
+            return self.refuse(state, &refusal);
         };
         transaction.tried = true;
         if transaction.recipients() >= self.settings.recipients {
@@ -158,7 +159,7 @@ impl Session {
                 self.begin(transaction, Intake { reader, left: None, last: true })
             }
             state => {
-                let refusal = no_recipients(&state);
+                let refusal = not_yet(&state);
                 self.refuse(state, &refusal)
             }
         }
@@ -187,7 +188,7 @@ impl Session {
             }
             // The octets come all the same: RFC 3030 §2 has them sent without waiting for the reply.
             state => {
-                let refusal = no_recipients(&state);
+                let refusal = not_yet(&state);
                 self.state = State::Skipping { left: size, refusal, back: Box::new(state) };
                 None
             }
@@ -244,8 +245,8 @@ fn out_of_order(text: &str) -> Status {
     Status::new(503, EnhancedStatus::new(5, 5, 1), text)
 }
 
-/// Why content cannot come in this state.
-fn no_recipients(state: &State) -> Status {
+/// Why neither recipients (without MAIL) nor content (without recipients) can come in this state.
+fn not_yet(state: &State) -> Status {
     match state {
         State::Envelope(transaction) if transaction.tried => {
             Status::new(554, EnhancedStatus::new(5, 5, 1), "No valid recipients")
