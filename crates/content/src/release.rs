@@ -16,11 +16,14 @@ pub struct Released {
     pub at: OffsetDateTime,
 }
 
-/// Writes down that these contents may have lost their last holder. Repeating it is harmless.
+/// Writes down that these contents may have lost their last holder. Repeating it is harmless, and begins the grace
+/// anew.
 pub async fn release(connection: &mut PgConnection, ids: &[MessageId]) -> sqlx::Result<()> {
+    // Updating rather than doing nothing takes the row's lock: a collector that looks at the same content now either
+    // waits, or has looked before this holder let go. In the order of the ids, so that no two wait for each other.
     sqlx::query(
-        "INSERT INTO content.released (content_id) SELECT DISTINCT * FROM UNNEST($1::uuid[])
-         ON CONFLICT (content_id) DO NOTHING",
+        "INSERT INTO content.released (content_id) SELECT DISTINCT id FROM UNNEST($1::uuid[]) AS gone (id) ORDER BY id
+         ON CONFLICT (content_id) DO UPDATE SET released_at = now()",
     )
     .bind(uuids(ids))
     .execute(connection)
@@ -28,10 +31,20 @@ pub async fn release(connection: &mut PgConnection, ids: &[MessageId]) -> sqlx::
     Ok(())
 }
 
-/// Takes a content off the list of the released: it has a holder.
-pub async fn unrelease(connection: &mut PgConnection, id: MessageId) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM content.released WHERE content_id = $1")
+/// Takes a content off the list of the released: it has a holder. `false` when it was not there: an upload that took
+/// so long has been collected.
+pub async fn unrelease(connection: &mut PgConnection, id: MessageId) -> sqlx::Result<bool> {
+    let done = sqlx::query("DELETE FROM content.released WHERE content_id = $1")
         .bind(id.uuid())
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Takes contents off the list of the released that turned out to have holders.
+pub async fn keep(connection: &mut PgConnection, ids: &[MessageId]) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM content.released WHERE content_id = ANY($1)")
+        .bind(uuids(ids))
         .execute(connection)
         .await?;
     Ok(())
@@ -52,6 +65,25 @@ pub async fn released_before(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|(id, at)| Released { id: id.into(), at }).collect())
+}
+
+/// Locks those of these contents that are still released since `grace` ago, and that no other collector is at: the
+/// caller may decide on them until its transaction ends.
+pub async fn lock_released(
+    connection: &mut PgConnection,
+    ids: &[MessageId],
+    grace: Duration,
+) -> sqlx::Result<Vec<MessageId>> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT content_id FROM content.released
+         WHERE content_id = ANY($1) AND released_at <= now() - make_interval(secs => $2)
+         FOR UPDATE SKIP LOCKED",
+    )
+    .bind(uuids(ids))
+    .bind(grace.as_secs_f64())
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(Into::into).collect())
 }
 
 /// Deletes contents for good, and their place on the list of the released. Unknown ids are no error.

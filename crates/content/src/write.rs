@@ -75,12 +75,20 @@ impl Upload {
     }
 
     /// Writes what is left; returns the size of the whole. In the caller's transaction, which makes it a content.
-    pub async fn finish(mut self, connection: &mut PgConnection) -> sqlx::Result<u64> {
+    /// `RowNotFound` when the upload has taken so long that it was collected.
+    pub async fn finish(self, connection: &mut PgConnection) -> sqlx::Result<u64> {
+        let id = self.id;
+        let size = self.flush(connection).await?;
+        if crate::unrelease(connection, id).await? { Ok(size) } else { Err(sqlx::Error::RowNotFound) }
+    }
+
+    /// Writes what is left, and leaves it released: the caller calls [`crate::unrelease`] in the transaction that
+    /// makes it a content.
+    pub async fn flush(mut self, connection: &mut PgConnection) -> sqlx::Result<u64> {
         let rest = self.pending.split();
         if !rest.is_empty() || self.seq == 0 {
             self.append(connection, &rest).await?;
         }
-        crate::unrelease(connection, self.id).await?;
         Ok(self.size)
     }
 
