@@ -1,0 +1,1 @@
+//! The servers for a domain.

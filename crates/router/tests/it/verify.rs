@@ -1,0 +1,59 @@
+//! What may be taken.
+
+use posthorn_api::routing::v1 as wire;
+use posthorn_testkit::dns::Dns;
+
+use crate::running::Router;
+
+/// What Verify says of each, shortly: "local TENANT", "relay", or the status.
+async fn verify(router: &mut Router, recipients: &[&str]) -> Vec<String> {
+    let request = wire::VerifyRequest {
+        sender: "sender@example.net".into(),
+        recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),
+    };
+    let results = router.routing.verify(request).await.unwrap().into_inner().results;
+    results
+        .into_iter()
+        .map(|result| match result.result.unwrap() {
+            wire::verify_result::Result::Local(local) => format!("local {}", local.tenant_id),
+            wire::verify_result::Result::Relay(_) => "relay".to_owned(),
+            wire::verify_result::Result::Refused(status) => format!("{} {}", status.code, status.enhanced),
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_recipient_has_its_answer() {
+    let dns = Dns::start().await;
+    let mut router = Router::with_users(&dns, &[]).await;
+    router.alias("sales@example.test", &["bob@example.test"]).await;
+    let cases = [
+        ("alice@example.test", "local default"),
+        ("Alice@EXAMPLE.test", "local default"),
+        ("alice+news@example.test", "local default"),
+        ("sales@example.test", "local default"),
+        ("nobody@example.test", "550 5.1.1"),
+        ("postmaster@example.test", "451 4.3.5"),
+        ("someone@example.net", "relay"),
+        ("someone@[192.0.2.1]", "relay"),
+        ("no address", "553 5.1.3"),
+    ];
+    let recipients: Vec<&str> = cases.iter().map(|(recipient, _)| *recipient).collect();
+    let answers = verify(&mut router, &recipients).await;
+    for ((recipient, want), got) in cases.iter().zip(answers) {
+        assert_eq!(got, *want, "{recipient}");
+    }
+    assert_eq!(dns.asked("example.net", "MX"), 0, "the DNS is not asked at RCPT time");
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_user_is_known_once_created() {
+    let dns = Dns::start().await;
+    let mut router = Router::with_users(&dns, &[("router.postmaster", "alice@example.test")]).await;
+    assert_eq!(verify(&mut router, &["carol@example.test"]).await, ["550 5.1.1"]);
+    router.account("carol@example.test").await;
+    assert_eq!(verify(&mut router, &["carol@example.test"]).await, ["local default"]);
+    assert_eq!(verify(&mut router, &["PostMaster@example.test"]).await, ["local default"]);
+    router.stop().await;
+}

@@ -1,0 +1,1 @@
+//! The work stream, against a queue of the test's own.
