@@ -7,7 +7,7 @@ use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
 use posthorn_api::queue::v1::{StatsRequest, StatsResponse};
 use posthorn_api::trace::v1::trace_service_client::TraceServiceClient;
 use posthorn_api::trace::v1::{Event, EventKind, TraceMessageRequest, TraceMessageResponse};
-use posthorn_testkit::smtp_client::Reply;
+use posthorn_testkit::smtp_client::{Reply, submit};
 use posthorn_testkit::wait;
 
 use crate::Posthorn;
@@ -37,6 +37,11 @@ impl Posthorn {
             (ended && trace.pending == 0).then_some(trace.events)
         })
         .await
+    }
+
+    /// Hands a message in that must be accepted; its id.
+    pub async fn send(&self, from: &str, to: &[&str], content: &[u8]) -> Result<String> {
+        queued_as(&submit(self.smtp(), from, to, content).await?)
     }
 
     /// What waits, in numbers.

@@ -1,8 +1,8 @@
 //! Addresses that stand for others: aliases, lists, catch-alls, subaddresses.
 
 use anyhow::{Result, ensure};
-use posthorn_e2e::{Posthorn, letter, queued_as};
-use posthorn_testkit::smtp_client::{SmtpClient, submit};
+use posthorn_e2e::{Posthorn, letter};
+use posthorn_testkit::smtp_client::SmtpClient;
 
 const ALICE: &str = "alice@example.test";
 const BOB: &str = "bob@example.test";
@@ -27,7 +27,7 @@ async fn until_it_comes_to_mailboxes() -> Result<()> {
         ("alice+news@example.test", 1, 0),
         ("both+x@example.test", 1, 1),
     ] {
-        let id = queued_as(&submit(posthorn.smtp(), CAROL, &[to], &letter(to, "x")).await?)?;
+        let id = posthorn.send(CAROL, &[to], &letter(to, "x")).await?;
         posthorn.wait_for_end(&id).await;
         came = [came[0] + alice, came[1] + bob];
         let have = [posthorn.list(ALICE).await?.len(), posthorn.list(BOB).await?.len()];

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use posthorn_e2e::{Posthorn, letter, queued_as};
-use posthorn_testkit::smtp_client::submit;
+use posthorn_e2e::{Posthorn, letter};
 
 const ALICE: &str = "alice@example.test";
 
@@ -12,7 +11,7 @@ const ALICE: &str = "alice@example.test";
 async fn over_a_restart() -> Result<()> {
     let mut posthorn = Posthorn::start().await?;
     let content = letter("Before", "the restart");
-    let id = queued_as(&submit(posthorn.smtp(), "carol@elsewhere.test", &[ALICE], &content).await?)?;
+    let id = posthorn.send("carol@elsewhere.test", &[ALICE], &content).await?;
     let before = posthorn.wait_for_mail(ALICE, 1).await?;
     posthorn.ctl(&["account", "create", "erin@example.test"]).await?;
 
@@ -27,7 +26,7 @@ async fn over_a_restart() -> Result<()> {
     let after = posthorn.wait_for_mail(ALICE, 1).await?;
     ensure!(after.len() == 1 && after[0].raw == before[0].raw && after[0].summary == before[0].summary);
     ensure!(posthorn.trace(&id).await?.pending == 0);
-    queued_as(&submit(posthorn.smtp(), "carol@elsewhere.test", &["erin@example.test"], &content).await?)?;
+    posthorn.send("carol@elsewhere.test", &["erin@example.test"], &content).await?;
     posthorn.wait_for_mail("erin@example.test", 1).await?;
     posthorn.stop().await
 }
