@@ -18,6 +18,9 @@ impl Returned {
             Self::Full(content) if may_travel(content) => {
                 let header = if content.is_ascii() {
                     "Content-Type: message/rfc822\r\n"
+                } else if !header_section(content).is_ascii() {
+                    // RFC 6532 §3.7: UTF-8 in the headers makes it another type.
+                    "Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit\r\n"
                 } else {
                     // RFC 2046 §5.2.1: no other encoding is allowed for it.
                     "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n"

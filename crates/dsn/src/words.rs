@@ -115,6 +115,10 @@ fn write_recipient(out: &mut String, recipient: &RecipientReport) {
         }
     }
     match (recipient.action, recipient.will_retry_until) {
+        (Action::Failed, _) if recipient.status.class() == 4 => {
+            wrap(out, "    ", "    ", "It was tried again until it was given up.");
+            wrap(out, "    ", "    ", advice(recipient.status));
+        }
         (Action::Failed, _) => wrap(out, "    ", "    ", advice(recipient.status)),
         (Action::Delayed, Some(until)) => {
             let _ = writeln!(out, "    It is tried until {}.", date(until));
@@ -176,9 +180,13 @@ fn meaning(status: EnhancedStatus) -> &'static str {
     }
 }
 
+const AGAIN: &str =
+    "You may send the message again later. If it fails again, ask the recipient's postmaster.";
+
 /// What a sender can do about a failure.
 fn advice(status: EnhancedStatus) -> &'static str {
     match (status.subject(), status.detail()) {
+        (1 | 7, _) if status.class() == 4 => AGAIN,
         (1, 7 | 8) | (7, _) => {
             "If you think that it should be let through, ask the postmaster of the recipient's domain."
         }
@@ -188,7 +196,7 @@ fn advice(status: EnhancedStatus) -> &'static str {
         (5, 3) => "Send the message again to fewer recipients at a time.",
         (6, _) => "Send the message again as plain text, or to another address of the recipient.",
         (4, 6) => "Tell the postmaster of the recipient's domain.",
-        _ => "You may send the message again later. If it fails again, ask the recipient's postmaster.",
+        _ => AGAIN,
     }
 }
 

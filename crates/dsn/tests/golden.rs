@@ -157,6 +157,22 @@ fn an_8_bit_message_comes_back_as_it_is() {
 }
 
 #[test]
+fn a_message_with_utf8_headers_comes_back_as_it_is() {
+    let bob =
+        recipient("bob@example.net", Action::Failed, "554 5.7.1 refused by policy", Some("mx1.example.net"));
+    let headers = HEADERS.replace("Lunch on Tuesday?", "Grüße aus Köln");
+    let content = format!("{headers}\r\nGrüße\r\n");
+    check("8bit-headers.eml", &report(vec![bob], Returned::Full(content.into_bytes())));
+}
+
+#[test]
+fn a_message_given_up_keeps_the_last_words() {
+    let said = "451 4.7.1 Greylisted, please come back in 5 minutes";
+    let bob = recipient("bob@example.net", Action::Failed, said, Some("mx1.example.net"));
+    check("given-up.eml", &report(vec![bob], Returned::Headers(HEADERS.into())));
+}
+
+#[test]
 fn a_nested_report_is_not_mistaken_for_this_one() {
     let bob = recipient("bob@example.net", Action::Failed, "550 5.1.1 unknown", Some("mx1.example.net"));
     let inner = report(vec![bob.clone()], Returned::Full(message("inner\r\n"))).to_bytes();
