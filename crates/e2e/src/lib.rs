@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod blows;
 mod internet;
 mod letter;
 mod mailbox;
