@@ -78,6 +78,8 @@ pub struct Mailbox {
     /// How long an append may take.
     #[serde(with = "humantime_serde")]
     pub append_timeout: Duration,
+    /// Folders in a mailbox at most.
+    pub max_folders: u32,
     /// Watchers at most.
     pub max_watchers: usize,
     /// How often the mailboxes that are watched are looked at without being told to.

@@ -25,6 +25,9 @@ pub(crate) enum Failure {
     /// It would be its own parent.
     #[error("a folder cannot be moved below itself")]
     BelowItself,
+    /// The limit of folders is reached.
+    #[error("the mailbox has as many folders as it may have")]
+    TooManyFolders,
     /// The quota leaves no room.
     #[error("the mailbox is full")]
     Full,
@@ -53,6 +56,7 @@ impl From<Failure> for Status {
             Failure::FolderExists => error::status(Code::AlreadyExists, "FOLDER_EXISTS", text),
             Failure::Inbox => error::status(Code::FailedPrecondition, "INBOX_STAYS", text),
             Failure::BelowItself => error::status(Code::FailedPrecondition, "FOLDER_BELOW_ITSELF", text),
+            Failure::TooManyFolders => error::status(Code::ResourceExhausted, "TOO_MANY_FOLDERS", text),
             Failure::Full => error::status(Code::ResourceExhausted, "MAILBOX_FULL", text),
             Failure::TooLarge => error::status(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", text),
             Failure::TooOld => error::status(Code::OutOfRange, "MODSEQ_TOO_OLD", text),

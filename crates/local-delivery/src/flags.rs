@@ -57,6 +57,17 @@ impl Flags {
         Ok(Self { bits, keywords: keywords.into_iter().collect() })
     }
 
+    /// These flags with `remove` taken away and `add` added; `None` when that changes nothing.
+    pub(crate) fn changed(&self, add: &Self, remove: &Self) -> Option<Self> {
+        let kept = self.keywords.iter().filter(|keyword| !remove.keywords.contains(keyword));
+        let keywords: BTreeSet<&String> = kept.chain(&add.keywords).collect();
+        let changed = Self {
+            bits: (self.bits & !remove.bits) | add.bits,
+            keywords: keywords.into_iter().cloned().collect(),
+        };
+        (changed != *self).then_some(changed)
+    }
+
     /// The list as the API writes it: system flags first.
     pub(crate) fn names(bits: i32, keywords: Vec<String>) -> Vec<String> {
         let system = SYSTEM.iter().filter(|(_, bit)| bits & bit != 0).map(|(name, _)| (*name).to_owned());
@@ -84,6 +95,19 @@ mod tests {
         let flags = parse(&["$Forwarded", "\\seen", "\\Draft", "$Forwarded"]).unwrap();
         assert_eq!((flags.bits, flags.keywords.as_slice()), (17, &["$Forwarded".to_owned()][..]));
         assert_eq!(Flags::names(flags.bits, flags.keywords), ["\\Seen", "\\Draft", "$Forwarded"]);
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_is_none() {
+        let flags = parse(&["\\Seen", "a", "b"]).unwrap();
+        for (add, remove, want) in [
+            (&["\\Seen", "a"][..], &["\\Draft", "c"][..], None),
+            (&["\\Draft", "c"], &["\\Seen", "a"], Some(["\\Draft", "b", "c"].as_slice())),
+            (&["a"], &["a"], None),
+        ] {
+            let changed = flags.changed(&parse(add).unwrap(), &parse(remove).unwrap());
+            assert_eq!(changed, want.map(|want| parse(want).unwrap()));
+        }
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl FolderName {
         Self(INBOX.to_owned())
     }
 
+    /// The use that a folder of this name is for (RFC 6154 §2).
+    pub(crate) fn special_use(name: &str) -> Option<&'static str> {
+        FIRST_FOLDERS.iter().find(|(first, _)| *first == name)?.1
+    }
+
     /// An empty text on the wire stands for INBOX.
     pub(crate) fn or_inbox(text: &str) -> Result<Self, FolderNameError> {
         if text.is_empty() { Ok(Self::inbox()) } else { text.parse() }
@@ -51,6 +56,11 @@ impl FolderName {
     /// Whether a mailbox has it from the first day.
     pub(crate) fn is_first(&self) -> bool {
         FIRST_FOLDERS.iter().any(|(name, _)| *name == self.0)
+    }
+
+    /// Whether it is a level, or more, below `other`.
+    pub(crate) fn is_below(&self, other: &Self) -> bool {
+        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.starts_with('/'))
     }
 
     pub(crate) fn is_inbox(&self) -> bool {

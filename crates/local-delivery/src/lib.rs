@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accounts;
+mod collect;
 pub mod config;
 mod copy;
 mod error;
@@ -58,12 +59,14 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         .max_encoding_message_size(MESSAGE_BYTES);
     let serve = serve(service, config.listen.clone(), process.clone());
     let needs = (postgres, stream);
-    let work = worker::run(queue, pool.clone(), changed, config.work.clone(), process.clone(), needs);
+    let work = worker::run(queue.clone(), pool.clone(), changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(notice_pool.clone()));
     let shutdown = process.shutdown.clone();
     let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());
-    let recheck = notify::recheck(pool.clone(), watched, config.mailbox.recheck_watched_every, shutdown);
-    let (served, (), (), ()) = tokio::join!(serve, work, listen, recheck);
+    let every = config.mailbox.recheck_watched_every;
+    let recheck = notify::recheck(pool.clone(), watched, every, shutdown.clone());
+    let collect = collect::run(queue.clone(), pool.clone(), config.collect.clone(), shutdown);
+    let (served, (), (), (), ()) = tokio::join!(serve, work, listen, recheck, collect);
     // Those who make notices have ended: the last ones go out. A call that was cut at the end of the drain time may
     // still hold on to either.
     let last = async {

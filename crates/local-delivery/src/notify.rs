@@ -89,7 +89,8 @@ impl Notices {
 
 /// Wakes the watchers of this process by what other replicas tell, until told to stop.
 pub(crate) async fn listen(pool: PgPool, watched: Watched, need: Need, shutdown: CancellationToken) {
-    while let Some(mut listener) = wait_for(&need, &shutdown, || listener(pool.clone())).await {
+    let connect = move || listener(pool.clone());
+    while let Some(mut listener) = wait_for(&need, &shutdown, connect.clone()).await {
         // What was told while nobody listened is not known.
         watched.wake_all();
         loop {

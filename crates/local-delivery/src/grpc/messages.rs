@@ -97,7 +97,8 @@ pub(super) fn optional_folder(field: &str, text: &str) -> Result<Option<FolderNa
     }
 }
 
-fn summary(row: MessageRow, parsed: Summary) -> api::MessageSummary {
+/// A message for the wire.
+pub(super) fn summary(row: MessageRow, parsed: Summary) -> api::MessageSummary {
     api::MessageSummary {
         folder: row.folder,
         uid: row.uid as u32,

@@ -1,5 +1,7 @@
 //! `MailboxService`: decodes a call, calls the store, encodes the answer. No decision.
 
+mod append;
+mod change;
 mod folders;
 mod messages;
 mod read;
@@ -45,23 +47,23 @@ impl MailboxService for Mailboxes {
 
     async fn create_folder(
         &self,
-        _: Request<api::CreateFolderRequest>,
+        request: Request<api::CreateFolderRequest>,
     ) -> Result<Response<api::CreateFolderResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.create(request.into_inner()).await.map(Response::new)
     }
 
     async fn rename_folder(
         &self,
-        _: Request<api::RenameFolderRequest>,
+        request: Request<api::RenameFolderRequest>,
     ) -> Result<Response<api::RenameFolderResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.rename(request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_folder(
         &self,
-        _: Request<api::DeleteFolderRequest>,
+        request: Request<api::DeleteFolderRequest>,
     ) -> Result<Response<api::DeleteFolderResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.remove(request.into_inner()).await.map(Response::new)
     }
 
     async fn list_messages(
@@ -87,43 +89,43 @@ impl MailboxService for Mailboxes {
 
     async fn append_message(
         &self,
-        _: Request<Streaming<api::AppendMessageRequest>>,
+        request: Request<Streaming<api::AppendMessageRequest>>,
     ) -> Result<Response<api::AppendMessageResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.append(request.into_inner()).await.map(Response::new)
     }
 
     async fn set_flags(
         &self,
-        _: Request<api::SetFlagsRequest>,
+        request: Request<api::SetFlagsRequest>,
     ) -> Result<Response<api::SetFlagsResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.set_message_flags(request.into_inner()).await.map(Response::new)
     }
 
     async fn copy_messages(
         &self,
-        _: Request<api::CopyMessagesRequest>,
+        request: Request<api::CopyMessagesRequest>,
     ) -> Result<Response<api::CopyMessagesResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.copy(request.into_inner()).await.map(Response::new)
     }
 
     async fn move_messages(
         &self,
-        _: Request<api::MoveMessagesRequest>,
+        request: Request<api::MoveMessagesRequest>,
     ) -> Result<Response<api::MoveMessagesResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.transfer(request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_messages(
         &self,
-        _: Request<api::DeleteMessagesRequest>,
+        request: Request<api::DeleteMessagesRequest>,
     ) -> Result<Response<api::DeleteMessagesResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.delete(request.into_inner()).await.map(Response::new)
     }
 
     async fn expunge_messages(
         &self,
-        _: Request<api::ExpungeMessagesRequest>,
+        request: Request<api::ExpungeMessagesRequest>,
     ) -> Result<Response<api::ExpungeMessagesResponse>, Status> {
-        Err(Status::unimplemented(""))
+        self.expunge(request.into_inner()).await.map(Response::new)
     }
 }

@@ -35,15 +35,6 @@ pub(crate) async fn begin_locked(
     }
 }
 
-/// The same for one mailbox.
-pub(crate) async fn begin_locked_one(
-    pool: &PgPool,
-    account: Uuid,
-) -> sqlx::Result<(Transaction<'static, Postgres>, Account)> {
-    let (transaction, locked) = begin_locked(pool, &[account]).await?;
-    Ok((transaction, locked[&account]))
-}
-
 async fn lock(connection: &mut PgConnection, accounts: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Account>> {
     let rows: Vec<Account> = sqlx::query_as(
         "SELECT account_id, used_bytes, highest_modseq FROM mailbox.account

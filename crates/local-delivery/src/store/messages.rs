@@ -4,6 +4,10 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::change::Change;
+use super::folders::{Added, FolderRow};
+use crate::flags::{DELETED, SEEN};
+
 /// A message in a folder, as the store knows it.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct MessageRow {
@@ -71,4 +75,54 @@ pub(crate) async fn one(
     .bind(uid)
     .fetch_optional(pool)
     .await
+}
+
+/// Which messages of a folder are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which<'a> {
+    /// Those with these UIDs.
+    Uids(&'a [i64]),
+    /// Those that are flagged `\Deleted`.
+    Deleted,
+    All,
+}
+
+/// Those messages of `folder` that are meant and are there, by UID; at most `limit`.
+pub(crate) async fn select(
+    change: &mut Change,
+    folder: &FolderRow,
+    which: Which<'_>,
+    limit: u32,
+) -> sqlx::Result<Vec<MessageRow>> {
+    let account = change.account();
+    let (uids, bits) = match which {
+        Which::Uids(uids) => (Some(uids), 0),
+        Which::Deleted => (None, DELETED),
+        Which::All => (None, 0),
+    };
+    sqlx::query_as(
+        "SELECT folder_id, $3 AS folder, uid, content_id, size, flags, keywords, modseq, received_at, message_id,
+                return_path, delivered_to
+         FROM mailbox.message
+         WHERE account_id = $1 AND folder_id = $2 AND ($4::bigint[] IS NULL OR uid = ANY($4)) AND flags & $5 = $5
+         ORDER BY uid LIMIT $6",
+    )
+    .bind(account)
+    .bind(folder.folder_id)
+    .bind(&folder.name)
+    .bind(uids)
+    .bind(bits)
+    .bind(i64::from(limit))
+    .fetch_all(change.connection())
+    .await
+}
+
+/// What these messages count for in their folder.
+pub(crate) fn sum(rows: &[MessageRow]) -> Added {
+    Added {
+        messages: rows.len() as i64,
+        unseen: rows.iter().filter(|row| row.flags & SEEN == 0).count() as i64,
+        bytes: rows.iter().map(|row| row.size).sum(),
+        uids: 0,
+    }
 }

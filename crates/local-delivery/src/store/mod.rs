@@ -1,11 +1,17 @@
 //! The mailboxes in Postgres: one file a subject, one function a statement or a transaction.
 
+pub(crate) mod append;
+pub(crate) mod change;
 pub(crate) mod changes;
+pub(crate) mod collect;
 mod deliver;
+pub(crate) mod expunge;
+pub(crate) mod flag;
 pub(crate) mod folders;
 mod lock;
 pub(crate) mod messages;
 mod pool;
+pub(crate) mod transfer;
 
 pub(crate) use deliver::deliver;
 pub(crate) use lock::{create, modseqs};

@@ -46,7 +46,10 @@ pub(crate) async fn run(
     needs: (Need, Need),
 ) {
     let (postgres, stream) = needs;
-    if wait_for(&postgres, &process.shutdown, || store::answers(pool.clone())).await.is_none() {
+    // It owns what it uses: of a closure that borrows, the compiler cannot tell that the waiting is `Send`.
+    let asked = pool.clone();
+    let schema = move || store::answers(asked.clone());
+    if wait_for(&postgres, &process.shutdown, schema).await.is_none() {
         return;
     }
     let room = (config.credits * config.max_batch) as usize;

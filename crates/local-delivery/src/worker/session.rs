@@ -67,8 +67,8 @@ impl Session {
     pub(crate) async fn run(mut self, need: &Need) {
         let shutdown = self.shutdown.clone();
         loop {
-            let first = self.first_requests();
-            let connect = || connect(self.client.clone(), first.clone());
+            let (client, first) = (self.client.clone(), self.first_requests());
+            let connect = move || connect(client.clone(), first.clone());
             let Some(mut stream) = wait_for(need, &shutdown, connect).await else { break };
             match self.serve(&mut stream).await {
                 Ok(()) if shutdown.is_cancelled() => return,

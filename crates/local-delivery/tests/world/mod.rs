@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-pub use queue::Queue;
+pub use queue::{Heard, NOTHING, Queue, statuses};
 
 pub const LIMIT: Duration = Duration::from_secs(20);
 

@@ -40,6 +40,7 @@ struct State {
     answers: Mutex<Option<mpsc::Sender<Answer>>>,
     said: mpsc::UnboundedSender<Heard>,
     credits: Mutex<i64>,
+    streams: Mutex<u32>,
     /// Reports are answered at once.
     record: Mutex<bool>,
     held: Mutex<HashSet<Bytes>>,
@@ -52,6 +53,7 @@ impl Queue {
             answers: Mutex::default(),
             said: tell,
             credits: Mutex::new(0),
+            streams: Mutex::new(0),
             record: Mutex::new(true),
             held: Mutex::default(),
         });
@@ -62,6 +64,11 @@ impl Queue {
 
     pub fn credits(&self) -> i64 {
         *self.state.credits.lock().unwrap()
+    }
+
+    /// How many streams there have been.
+    pub fn streams(&self) -> u32 {
+        *self.state.streams.lock().unwrap()
     }
 
     pub fn record(&self, record: bool) {
@@ -140,6 +147,7 @@ impl WorkService for Work {
         let (answers, stream) = mpsc::channel(64);
         *state.answers.lock().unwrap() = Some(answers.clone());
         *state.credits.lock().unwrap() = 0;
+        *state.streams.lock().unwrap() += 1;
         let answers = answers.downgrade();
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
