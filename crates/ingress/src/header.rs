@@ -125,7 +125,7 @@ mod tests {
                 (2, true, true, false),
                 "{cut}"
             );
-            assert_eq!(scan.end, Some(49));
+            assert_eq!(scan.end, Some(48));
         }
     }
 

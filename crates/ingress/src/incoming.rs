@@ -149,13 +149,7 @@ impl Incoming {
         digest: Bytes,
         handover: &Handover,
     ) -> Result<Kept, NotKept> {
-        if self.upload.is_none() {
-            self.header.read_to_end(&self.buffer[self.trace..]);
-            if let Err(status) = self.check_header() {
-                self.refuse(NotKept::Refused(status));
-            }
-        }
-        if let Some(reason) = self.refused {
+        if let Some(reason) = self.refused.take() {
             return Err(reason);
         }
         // Many clients send 8-bit content without saying so; the next server is to know.
@@ -171,6 +165,8 @@ impl Incoming {
                 upload.finish(body, digest).await
             }
             None => {
+                self.header.read_to_end(&self.buffer[self.trace..]);
+                self.check_header().map_err(NotKept::Refused)?;
                 self.complete_header();
                 if let Some(envelope) = &mut self.start.envelope {
                     envelope.body = body.into();

@@ -1,0 +1,42 @@
+//! Who may send to whom.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+
+use crate::world::{World, check};
+
+#[tokio::test]
+async fn unknown_recipients_are_refused_in_the_routers_words() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.stranger().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    check(&client.command("RCPT TO:<unknown@example.test>").await?, 550, "5.1.1 No such user here")?;
+    check(&client.command("RCPT TO:<later@example.test>").await?, 451, "4.2.1 The mailbox is being moved")?;
+    check(&client.command("RCPT TO:<alice@example.test>").await?, 250, "2.1.5")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn relaying_is_for_the_trusted_alone() -> Result<()> {
+    let world = World::start().await;
+    let mut stranger = world.stranger().await;
+    stranger.expect("MAIL FROM:<alice@example.test>", 250).await?;
+    check(&stranger.command("RCPT TO:<bob@example.net>").await?, 550, "5.7.1")?;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<alice@example.test>", 250).await?;
+    check(&client.command("RCPT TO:<bob@example.net>").await?, 250, "2.1.5")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_router_the_client_is_told_later() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    world.router.away.store(true, Ordering::SeqCst);
+    check(&client.command("RCPT TO:<alice@example.test>").await?, 451, "4.4.3")?;
+    world.router.away.store(false, Ordering::SeqCst);
+    check(&client.command("RCPT TO:<alice@example.test>").await?, 250, "2.1.5")?;
+    Ok(())
+}

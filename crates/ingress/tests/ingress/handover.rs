@@ -1,0 +1,145 @@
+//! How messages go to the queue, and what the client hears.
+
+use anyhow::Result;
+use posthorn_api::mail::v1 as mail;
+use posthorn_testkit::smtp_client::dot_stuffed;
+use posthorn_testkit::wait::until;
+
+use crate::queue::Mood;
+use crate::world::{PATIENCE, World, check};
+
+/// A message of about this many octets.
+fn large(size: usize) -> Vec<u8> {
+    let line = "0123456789 abcdefghijklmnopqrstuvwxyz. A line of some large message, and more\r\n";
+    ["Subject: large\r\n\r\n", &line.repeat(size / line.len())].concat().into_bytes()
+}
+
+#[tokio::test]
+async fn the_client_hears_what_the_queue_says() -> Result<()> {
+    let world = World::start().await;
+    let refusal = mail::Status { code: 554, enhanced: "5.7.0".into(), text: "Not this one".into() };
+    for content in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)] {
+        world.queue.set(Mood::Away);
+        check(&world.send(&content).await?, 451, "4.3.0")?;
+        world.queue.set(Mood::Full);
+        check(&world.send(&content).await?, 452, "4.3.1")?;
+        world.queue.set(Mood::Refusing(refusal.clone()));
+        check(&world.send(&content).await?, 554, "5.7.0 Not this one")?;
+        world.queue.set(Mood::Willing);
+        check(&world.send(&content).await?, 250, "2.0.0")?;
+    }
+    assert_eq!(world.queue.messages().len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_queue_that_does_not_answer_is_waited_for_so_long_only() -> Result<()> {
+    let world = World::with(&[("handover.timeout", "200ms")]).await;
+    let stopped = world.queue.gate.clone().acquire_many_owned(100).await?;
+    check(&world.send(b"Subject: x\r\n\r\n").await?, 451, "4.3.0")?;
+    drop(stopped);
+    check(&world.send(b"Subject: x\r\n\r\n").await?, 250, "2.0.0")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_arrives_during_a_call_goes_together_in_the_next() -> Result<()> {
+    let world = World::with(&[("handover.calls", "1")]).await;
+    let stopped = world.queue.gate.clone().acquire_many_owned(100).await?;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = world.client().await;
+        client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+        client.expect("RCPT TO:<alice@example.test>", 250).await?;
+        client.expect("DATA", 354).await?;
+        client.send(b"Subject: x\r\n\r\n.\r\nNOOP\r\n").await?;
+        clients.push(client);
+        until("the first call", PATIENCE, async || (!world.queue.batches().is_empty()).then_some(())).await;
+    }
+    // The nine have nothing that tells when they wait for the call: their sessions have read all there is when the
+    // server's other sessions answer again.
+    for _ in 0..20 {
+        world.client().await;
+    }
+    drop(stopped);
+    for client in &mut clients {
+        check(&client.reply().await?, 250, "2.0.0")?;
+    }
+    let batches = world.queue.batches();
+    assert_eq!((batches[0], batches.iter().sum::<usize>()), (1, 10), "{batches:?}");
+    assert!(batches.len() < 6, "{batches:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_message_goes_in_chunks_and_unchanged() -> Result<()> {
+    let world = World::start().await;
+    let content = large(20 << 20);
+    check(&world.send(&content).await?, 250, "2.0.0")?;
+    let message = world.queue.only();
+    assert!(message.streamed);
+    assert!(message.content.ends_with(&content));
+    assert!(message.content.starts_with(b"Received: from client.example"));
+    assert_eq!(message.start.envelope.unwrap().body(), mail::Body::SevenBit);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_late_octet_above_127_is_told_at_the_end() -> Result<()> {
+    let world = World::start().await;
+    let content = [large(1 << 20), "ä\r\n".into()].concat();
+    check(&world.send(&content).await?, 250, "2.0.0")?;
+    assert_eq!(world.queue.only().start.envelope.unwrap().body(), mail::Body::EightBitMime);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_queue_slows_the_client_down() -> Result<()> {
+    let world = World::start().await;
+    world.queue.chunks.forget_permits(1_000_000);
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    client.expect("RCPT TO:<alice@example.test>", 250).await?;
+    client.expect("DATA", 354).await?;
+    let content = large(40 << 20);
+    let wire = dot_stuffed(&content);
+    let mut sent = 0;
+    // Buffers of the sockets, of HTTP/2, and of the session fill; then nothing more is taken.
+    for piece in wire.chunks(64 << 10) {
+        let write = tokio::time::timeout(std::time::Duration::from_millis(500), client.send(piece));
+        if write.await.is_err() {
+            break;
+        }
+        sent += piece.len();
+    }
+    assert!(sent < 20 << 20, "{sent} octets were taken");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_content_leaves_nothing() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    client.expect("RCPT TO:<alice@example.test>", 250).await?;
+    client.expect("DATA", 354).await?;
+    client.send(&large(2 << 20)).await?;
+    drop(client);
+    until("the stream to be cut", PATIENCE, async || (world.queue.cut() == 1).then_some(())).await;
+    assert!(world.queue.messages().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn content_that_is_found_wrong_late_leaves_nothing() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    client.expect("RCPT TO:<alice@example.test>", 250).await?;
+    let content = [large(2 << 20), b"bare\nLF\r\n".to_vec()].concat();
+    check(&client.data(&content).await?, 550, "5.6.11")?;
+    until("the stream to be cut", PATIENCE, async || (world.queue.cut() == 1).then_some(())).await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    assert!(world.queue.messages().is_empty());
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! A queue that keeps what it is given in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use posthorn_api::mail::v1 as mail;
+use posthorn_api::spool::v1 as wire;
+use posthorn_api::spool::v1::accept_result::Result as Answer;
+use posthorn_api::spool::v1::accept_stream_request::Part;
+use posthorn_api::spool::v1::spool_service_server::SpoolService;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A message that was handed over.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) start: wire::AcceptStart,
+    pub(crate) content: Vec<u8>,
+    /// It came in chunks.
+    pub(crate) streamed: bool,
+}
+
+/// How the queue behaves.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Mood {
+    /// It keeps all.
+    #[default]
+    Willing,
+    /// It is away.
+    Away,
+    /// It says this of each message.
+    Refusing(mail::Status),
+    /// It has no room.
+    Full,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PlayedQueue {
+    kept: Arc<Mutex<Kept>>,
+    mood: Arc<Mutex<Mood>>,
+    /// Calls take a permit and give it back; a test that takes them all stops the queue.
+    pub(crate) gate: Arc<Semaphore>,
+    /// Chunks that may be read of streams; the same.
+    pub(crate) chunks: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    messages: Vec<Message>,
+    keys: HashMap<(String, String), (Vec<u8>, Vec<u8>)>,
+    /// How many messages came in each call.
+    batches: Vec<usize>,
+    cut: usize,
+}
+
+impl Default for PlayedQueue {
+    fn default() -> Self {
+        Self {
+            kept: Arc::default(),
+            mood: Arc::default(),
+            gate: Arc::new(Semaphore::new(100)),
+            chunks: Arc::new(Semaphore::new(1_000_000)),
+        }
+    }
+}
+
+impl PlayedQueue {
+    pub(crate) fn set(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        self.kept.lock().unwrap().messages.clone()
+    }
+
+    pub(crate) fn batches(&self) -> Vec<usize> {
+        self.kept.lock().unwrap().batches.clone()
+    }
+
+    /// Streams that ended without their end.
+    pub(crate) fn cut(&self) -> usize {
+        self.kept.lock().unwrap().cut
+    }
+
+    /// The only message there is.
+    pub(crate) fn only(&self) -> Message {
+        let mut messages = self.messages();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        messages.remove(0)
+    }
+
+    fn keep(&self, message: Message) -> wire::AcceptResult {
+        if let Mood::Refusing(status) = self.mood.lock().unwrap().clone() {
+            return wire::AcceptResult { result: Some(Answer::Refused(status)) };
+        }
+        let mut kept = self.kept.lock().unwrap();
+        if let Some(idempotency) = &message.start.idempotency {
+            let key = (idempotency.scope.clone(), idempotency.key.clone());
+            match kept.keys.get(&key) {
+                Some((digest, answer)) if *digest == idempotency.digest => {
+                    let repeated =
+                        wire::Repeated { message_id: Default::default(), answer: answer.clone().into() };
+                    return wire::AcceptResult { result: Some(Answer::Repeated(repeated)) };
+                }
+                Some(_) => {
+                    return wire::AcceptResult { result: Some(Answer::KeyConflict(wire::KeyConflict {})) };
+                }
+                None => {
+                    kept.keys.insert(key, (idempotency.digest.to_vec(), idempotency.answer.to_vec()));
+                }
+            }
+        }
+        kept.messages.push(message);
+        wire::AcceptResult { result: Some(Answer::Accepted(wire::Accepted {})) }
+    }
+
+    fn check_mood(&self) -> Result<(), Status> {
+        match *self.mood.lock().unwrap() {
+            Mood::Away => Err(Status::unavailable("the spool is away")),
+            Mood::Full => Err(Status::resource_exhausted("the spool is full")),
+            Mood::Willing | Mood::Refusing(_) => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl SpoolService for PlayedQueue {
+    async fn accept(
+        &self,
+        request: Request<wire::AcceptRequest>,
+    ) -> Result<Response<wire::AcceptResponse>, Status> {
+        let items = request.into_inner().items;
+        self.kept.lock().unwrap().batches.push(items.len());
+        let _permit = self.gate.acquire().await.unwrap();
+        self.check_mood()?;
+        let keep = |item: wire::AcceptItem| {
+            let start = item.start.unwrap();
+            self.keep(Message { start, content: item.content.to_vec(), streamed: false })
+        };
+        Ok(Response::new(wire::AcceptResponse { results: items.into_iter().map(keep).collect() }))
+    }
+
+    async fn accept_stream(
+        &self,
+        request: Request<Streaming<wire::AcceptStreamRequest>>,
+    ) -> Result<Response<wire::AcceptStreamResponse>, Status> {
+        self.check_mood()?;
+        let mut parts = request.into_inner();
+        let mut message = None;
+        loop {
+            let part = match parts.message().await {
+                Ok(Some(part)) => part.part.unwrap(),
+                Ok(None) | Err(_) => {
+                    self.kept.lock().unwrap().cut += 1;
+                    return Err(Status::aborted("the stream was cut"));
+                }
+            };
+            match part {
+                Part::Start(start) => {
+                    message = Some(Message { start, content: Vec::new(), streamed: true });
+                }
+                Part::Chunk(chunk) => {
+                    self.chunks.acquire().await.unwrap().forget();
+                    message.as_mut().unwrap().content.extend_from_slice(&chunk);
+                }
+                Part::End(end) => {
+                    let mut message = message.unwrap();
+                    assert_eq!(end.size, message.content.len() as u64);
+                    if end.body != 0 {
+                        message.start.envelope.as_mut().unwrap().body = end.body;
+                    }
+                    if let Some(idempotency) = &mut message.start.idempotency {
+                        idempotency.digest = end.digest;
+                    }
+                    let result = Some(self.keep(message));
+                    return Ok(Response::new(wire::AcceptStreamResponse { result }));
+                }
+            }
+        }
+    }
+
+    type ReadContentStream = tokio_stream::Empty<Result<wire::ReadContentResponse, Status>>;
+
+    async fn read_content(
+        &self,
+        _: Request<wire::ReadContentRequest>,
+    ) -> Result<Response<Self::ReadContentStream>, Status> {
+        Err(Status::unimplemented("ingress has no business here"))
+    }
+
+    async fn held(&self, _: Request<wire::HeldRequest>) -> Result<Response<wire::HeldResponse>, Status> {
+        Err(Status::unimplemented("ingress has no business here"))
+    }
+}

@@ -1,0 +1,77 @@
+//! A router that knows by the address what to say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use posthorn_api::mail::v1 as mail;
+use posthorn_api::routing::v1 as wire;
+use posthorn_api::routing::v1::routing_service_server::RoutingService;
+use posthorn_api::routing::v1::verify_result::Result as Verdict;
+use tonic::{Request, Response, Status};
+
+/// `unknown…@example.test` does not exist, the rest of `example.test` is local, `later@` is not known yet, all other
+/// domains are others'.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PlayedRouter {
+    pub(crate) away: Arc<AtomicBool>,
+}
+
+#[tonic::async_trait]
+impl RoutingService for PlayedRouter {
+    async fn verify(
+        &self,
+        request: Request<wire::VerifyRequest>,
+    ) -> Result<Response<wire::VerifyResponse>, Status> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("the directory is away"));
+        }
+        let results = request.into_inner().recipients.iter().map(|recipient| verdict(recipient)).collect();
+        Ok(Response::new(wire::VerifyResponse { results }))
+    }
+
+    async fn verify_key(
+        &self,
+        request: Request<wire::VerifyKeyRequest>,
+    ) -> Result<Response<wire::VerifyKeyResponse>, Status> {
+        let scopes = match request.into_inner().key.as_str() {
+            "good" => vec!["submit".to_owned()],
+            "other" => vec!["mailbox".to_owned()],
+            _ => return Err(Status::unauthenticated("no such key")),
+        };
+        Ok(Response::new(wire::VerifyKeyResponse {
+            key_id: "key-1".into(),
+            tenant_id: "tenant-1".into(),
+            scopes,
+            cache_for: None,
+        }))
+    }
+
+    async fn resolve_destination(
+        &self,
+        _: Request<wire::ResolveDestinationRequest>,
+    ) -> Result<Response<wire::ResolveDestinationResponse>, Status> {
+        Err(Status::unimplemented("ingress has no business here"))
+    }
+
+    async fn resolve_mailbox(
+        &self,
+        _: Request<wire::ResolveMailboxRequest>,
+    ) -> Result<Response<wire::ResolveMailboxResponse>, Status> {
+        Err(Status::unimplemented("ingress has no business here"))
+    }
+}
+
+fn verdict(recipient: &str) -> wire::VerifyResult {
+    let refused = |code, enhanced: &str, text: &str| {
+        Verdict::Refused(mail::Status { code, enhanced: enhanced.into(), text: text.into() })
+    };
+    let verdict = match recipient.split_once('@') {
+        Some((local, "example.test")) if local.starts_with("unknown") => {
+            refused(550, "5.1.1", "No such user here")
+        }
+        Some(("later", "example.test")) => refused(451, "4.2.1", "The mailbox is being moved"),
+        Some((_, "example.test")) => Verdict::Local(wire::LocalRecipient { tenant_id: "t".into() }),
+        _ => Verdict::Relay(wire::RelayRecipient {}),
+    };
+    wire::VerifyResult { result: Some(verdict) }
+}
