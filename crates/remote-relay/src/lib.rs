@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use config::{Config, DEFAULTS};
-use posthorn_service::{Error, Grpc, Process};
+use posthorn_service::{Error, Grpc, Listen, Process};
 use tokio_util::sync::CancellationToken;
 
 use content::Spool;
@@ -55,15 +55,12 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         cut: cut.clone(),
     };
 
-    let serve = async {
-        let served = Grpc::new(posthorn_api::DESCRIPTORS).serve(&config.listen, &process).await;
-        process.shutdown.cancel();
-        served
-    };
+    let serve = serve(config.listen.clone(), process.clone());
+    let session = Session::new(queue, courier, process.shutdown.clone(), cut.clone()).run(stream);
     let work = async {
         tokio::select! {
-            () = Session::new(queue, courier, process.shutdown.clone(), cut.clone()).run(&stream) => {}
-            () = late(&process.shutdown, &cut, config.listen.drain) => {
+            () = session => {}
+            () = late(process.shutdown.clone(), cut, config.listen.drain) => {
                 tracing::warn!("outcomes could not be recorded in time; their work falls due again");
             }
         }
@@ -74,8 +71,15 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     served
 }
 
+/// Health, reflection and metrics; what ends them ends the service.
+async fn serve(listen: Listen, process: Process) -> Result<(), Error> {
+    let served = Grpc::new(posthorn_api::DESCRIPTORS).serve(&listen, &process).await;
+    process.shutdown.cancel();
+    served
+}
+
 /// Breaks transfers off shortly before the end of the drain time, and ends with it.
-async fn late(shutdown: &CancellationToken, cut: &CancellationToken, drain: Duration) {
+async fn late(shutdown: CancellationToken, cut: CancellationToken, drain: Duration) {
     shutdown.cancelled().await;
     tokio::time::sleep(drain.saturating_sub(LAST_WORDS)).await;
     cut.cancel();

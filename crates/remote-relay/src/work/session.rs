@@ -68,15 +68,15 @@ impl Session {
     }
 
     /// Works until told to stop and nothing is in hand.
-    pub(crate) async fn run(mut self, need: &Need) {
+    pub(crate) async fn run(mut self, need: Need) {
         let shutdown = self.shutdown.clone();
         loop {
             // What was transferred and is not recorded would be transferred again: then a queue that is away is
             // waited for even when told to stop.
             let patience = if self.leases.is_empty() { shutdown.clone() } else { self.cut.clone() };
-            let Some(mut stream) = wait_for(need, &patience, async || self.connect().await).await else {
-                break;
-            };
+            let (client, first) = (self.client.clone(), self.first_requests());
+            let connect = move || open(client.clone(), first.clone());
+            let Some(mut stream) = wait_for(&need, &patience, connect).await else { break };
             match self.serve(&mut stream).await {
                 Ok(()) if shutdown.is_cancelled() => return,
                 Ok(()) => tracing::info!("the queue asked to reconnect"),
@@ -95,22 +95,15 @@ impl Session {
         }
     }
 
-    /// Opens a stream: says hello, tells again what was not recorded, and gives credit for the free connections.
-    async fn connect(&mut self) -> Result<Stream, Status> {
-        let unrecorded: Vec<_> = self.leases.unrecorded().cloned().collect();
-        let (requests, outgoing) = mpsc::channel(unrecorded.len() + 64);
+    /// What every stream begins with: hello, what was not recorded once more, and credit for the free connections.
+    fn first_requests(&self) -> Vec<work_request::Request> {
         let hello = Hello { kind: WorkKind::Remote.into(), worker: worker_name(), max_batch: self.max_batch };
         let batches = self.connections.saturating_sub(self.leases.len());
-        let first = [work_request::Request::Hello(hello)]
+        [work_request::Request::Hello(hello)]
             .into_iter()
-            .chain(unrecorded.into_iter().map(work_request::Request::Report))
-            .chain((batches > 0).then_some(work_request::Request::Credit(Credit { batches })));
-        for request in first {
-            let sent = requests.try_send(WorkRequest { request: Some(request) });
-            sent.expect("the channel was made large enough for the first requests");
-        }
-        let responses = self.client.work(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(Stream { requests, responses })
+            .chain(self.leases.unrecorded().cloned().map(work_request::Request::Report))
+            .chain((batches > 0).then_some(work_request::Request::Credit(Credit { batches })))
+            .collect()
     }
 
     /// One connection, until it breaks, the queue sends us away, or all is done after the signal to stop.
@@ -203,6 +196,19 @@ impl Session {
         }
         stream.credit(batches, leaving).await
     }
+}
+
+async fn open(
+    mut client: WorkServiceClient<Channel>,
+    first: Vec<work_request::Request>,
+) -> Result<Stream, Status> {
+    let (requests, outgoing) = mpsc::channel(first.len() + 64);
+    for request in first {
+        let sent = requests.try_send(WorkRequest { request: Some(request) });
+        sent.expect("the channel was made large enough for the first requests");
+    }
+    let responses = client.work(ReceiverStream::new(outgoing)).await?.into_inner();
+    Ok(Stream { requests, responses })
 }
 
 impl Stream {
