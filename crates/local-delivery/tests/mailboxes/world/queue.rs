@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use posthorn_api::mail::v1::outcome::Result as Said;
@@ -21,15 +20,15 @@ use super::{LIMIT, batch};
 
 type Answer = Result<WorkResponse, Status>;
 
-pub struct Queue {
-    pub url: String,
+pub(crate) struct Queue {
+    pub(crate) url: String,
     state: Arc<State>,
     said: mpsc::UnboundedReceiver<Heard>,
 }
 
 /// What the worker said, but for hello and credit.
 #[derive(Debug)]
-pub enum Heard {
+pub(crate) enum Heard {
     Report(Report),
     Extend(Extend),
     Release(Release),
@@ -47,7 +46,7 @@ struct State {
 }
 
 impl Queue {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (tell, said) = mpsc::unbounded_channel();
         let state = Arc::new(State {
             answers: Mutex::default(),
@@ -62,48 +61,48 @@ impl Queue {
         Self { url: super::serve_queue(work, spool).await, state, said }
     }
 
-    pub fn credits(&self) -> i64 {
+    pub(crate) fn credits(&self) -> i64 {
         *self.state.credits.lock().unwrap()
     }
 
     /// How many streams there have been.
-    pub fn streams(&self) -> u32 {
+    pub(crate) fn streams(&self) -> u32 {
         *self.state.streams.lock().unwrap()
     }
 
-    pub fn record(&self, record: bool) {
+    pub(crate) fn record(&self, record: bool) {
         *self.state.record.lock().unwrap() = record;
     }
 
     /// The spool holds this message.
-    pub fn hold(&self, message: Bytes) {
+    pub(crate) fn hold(&self, message: Bytes) {
         self.state.held.lock().unwrap().insert(message);
     }
 
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.state.held.lock().unwrap().clear();
     }
 
-    pub async fn send(&self, batch: Batch) {
+    pub(crate) async fn send(&self, batch: Batch) {
         self.answer(work_response::Response::Batch(batch)).await;
     }
 
-    pub async fn answer(&self, response: work_response::Response) {
+    pub(crate) async fn answer(&self, response: work_response::Response) {
         let answers = self.state.answers.lock().unwrap().clone().expect("a worker is here");
         answers.send(Ok(WorkResponse { response: Some(response) })).await.expect("the worker listens");
     }
 
     /// Breaks the stream.
-    pub fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         *self.state.answers.lock().unwrap() = None;
     }
 
-    pub async fn heard(&mut self) -> Heard {
+    pub(crate) async fn heard(&mut self) -> Heard {
         tokio::time::timeout(LIMIT, self.said.recv()).await.expect("the worker says something").unwrap()
     }
 
     /// Sends a batch and waits for all its outcomes: their statuses by item and recipient.
-    pub async fn work(&mut self, items: Vec<Item>) -> Vec<String> {
+    pub(crate) async fn work(&mut self, items: Vec<Item>) -> Vec<String> {
         let order: Vec<Bytes> = items.iter().map(|item| item.message_id.clone()).collect();
         let batch = batch(items);
         let token = batch.token.clone();
@@ -120,7 +119,7 @@ impl Queue {
 }
 
 /// The outcomes as texts.
-pub fn statuses(report: item_report::Report) -> Vec<String> {
+pub(crate) fn statuses(report: item_report::Report) -> Vec<String> {
     let item_report::Report::Delivery(report) = report else { panic!("{report:?}") };
     let text = |said: Said| match said {
         Said::Delivered(d) => d.status.unwrap(),
@@ -132,7 +131,7 @@ pub fn statuses(report: item_report::Report) -> Vec<String> {
     outcomes.map(|s| format!("{} {} {}", s.code, s.enhanced, s.text)).collect()
 }
 
-pub struct Work(Arc<State>);
+pub(crate) struct Work(Arc<State>);
 
 #[tonic::async_trait]
 impl WorkService for Work {
@@ -177,7 +176,7 @@ impl WorkService for Work {
     }
 }
 
-pub struct Spool(Arc<State>);
+pub(crate) struct Spool(Arc<State>);
 
 #[tonic::async_trait]
 impl SpoolService for Spool {
@@ -215,6 +214,3 @@ impl SpoolService for Spool {
         Err(Status::unimplemented(""))
     }
 }
-
-/// A while in which nothing is expected to happen, for tests of what must not.
-pub const NOTHING: Duration = Duration::from_millis(300);

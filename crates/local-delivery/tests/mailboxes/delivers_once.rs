@@ -1,12 +1,10 @@
 //! A mailbox gets a message once (R4), however often and by whomever it is delivered.
 
-mod world;
-
 use std::collections::HashSet;
 
+use crate::world::{World, batch, item, recipient, with_quota};
 use posthorn_api::work::v1::Item;
 use uuid::Uuid;
-use world::{World, batch, item, recipient, with_quota};
 
 const DELIVERED: &str = "250 2.0.0 delivered to the mailbox";
 
@@ -102,10 +100,10 @@ async fn fifty_first_deliveries_to_a_new_mailbox_at_once() {
         world.queue.send(batch(vec![item])).await;
     }
     while !open.is_empty() {
-        if let world::Heard::Report(report) = world.queue.heard().await {
+        if let crate::world::Heard::Report(report) = world.queue.heard().await {
             for item in report.items {
                 open.remove(&item.message_id);
-                assert_eq!(world::statuses(item.report.unwrap()), [DELIVERED]);
+                assert_eq!(crate::world::statuses(item.report.unwrap()), [DELIVERED]);
             }
         }
     }

@@ -1,7 +1,5 @@
 //! A database, a queue and a router that do as they are told, and local-delivery between them.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 mod queue;
 
 use std::collections::HashMap;
@@ -11,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use posthorn_api::mailbox::v1 as api;
+use posthorn_api::mailbox::v1::append_message_request::Part;
 use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
 use posthorn_api::routing::v1 as routing;
 use posthorn_api::routing::v1::routing_service_server::{RoutingService, RoutingServiceServer};
@@ -27,35 +26,37 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-pub use queue::{Heard, NOTHING, Queue, statuses};
+pub(crate) use queue::{Heard, Queue, statuses};
 
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-pub struct World {
+pub(crate) struct World {
     /// As the database's owner.
-    pub pool: PgPool,
-    pub url: String,
-    pub queue: Queue,
-    pub mailbox: MailboxServiceClient<Channel>,
-    pub service: Service,
+    pub(crate) pool: PgPool,
+    pub(crate) url: String,
+    pub(crate) queue: Queue,
+    pub(crate) mailbox: MailboxServiceClient<Channel>,
+    pub(crate) service: Service,
     router: Router,
     router_url: String,
 }
 
+/// Of what the tests read and change.
+pub(crate) const ALICE: &str = "alice@example.test";
+
 /// One running local-delivery.
-pub struct Service {
-    pub stop: CancellationToken,
-    pub process: Process,
-    pub grpc: String,
+pub(crate) struct Service {
+    pub(crate) stop: CancellationToken,
+    pub(crate) grpc: String,
     run: tokio::task::JoinHandle<Result<(), posthorn_service::Error>>,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| ()).await
     }
 
-    pub async fn start_with(change: impl Fn(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl Fn(&mut Config)) -> Self {
         let owner = stores::database().await;
         posthorn_content::migrate(&owner).await.unwrap();
         posthorn_local_delivery::migrate(&owner).await.unwrap();
@@ -78,21 +79,21 @@ impl World {
     }
 
     /// Another replica, with a queue of its own.
-    pub async fn replica(&self) -> (Service, Queue) {
+    pub(crate) async fn replica(&self) -> (Service, Queue) {
         let queue = Queue::start().await;
         let service = Service::start(&self.url, &queue.url, &self.router_url, &|_| ()).await;
         (service, queue)
     }
 
     /// An account for this address.
-    pub fn account(&self, address: &str, quota: u64) -> Uuid {
+    pub(crate) fn account(&self, address: &str, quota: u64) -> Uuid {
         let id = Uuid::now_v7();
         self.router.accounts.lock().unwrap().insert(address.to_owned(), (id, quota));
         id
     }
 
     /// Puts a content into the store, as the queue does at acceptance.
-    pub async fn content(&self, content: impl Into<Bytes>) -> MessageId {
+    pub(crate) async fn content(&self, content: impl Into<Bytes>) -> MessageId {
         let id = MessageId::generate();
         let mut connection = self.pool.acquire().await.unwrap();
         posthorn_content::insert(&mut connection, &[(id, content.into())]).await.unwrap();
@@ -100,20 +101,20 @@ impl World {
     }
 
     /// An item for one recipient.
-    pub async fn item(&self, account: Uuid, content: &str) -> Item {
+    pub(crate) async fn item(&self, account: Uuid, content: &str) -> Item {
         let id = self.content(content.to_owned()).await;
         item(id, content.len(), vec![recipient(0, account)])
     }
 
     /// Delivers one message and waits until that is reported.
-    pub async fn deliver(&mut self, account: Uuid, content: &str) -> Item {
+    pub(crate) async fn deliver(&mut self, account: Uuid, content: &str) -> Item {
         let item = self.item(account, content).await;
         let outcomes = self.queue.work(vec![item.clone()]).await;
         assert_eq!(outcomes, ["250 2.0.0 delivered to the mailbox"]);
         item
     }
 
-    pub async fn list(&mut self, mailbox: &str, folder: &str) -> Vec<api::MessageSummary> {
+    pub(crate) async fn list(&mut self, mailbox: &str, folder: &str) -> Vec<api::MessageSummary> {
         let request = api::ListMessagesRequest {
             mailbox: mailbox.into(),
             folder: folder.into(),
@@ -123,13 +124,13 @@ impl World {
         self.mailbox.list_messages(request).await.unwrap().into_inner().messages
     }
 
-    pub async fn folders(&mut self, mailbox: &str) -> HashMap<String, api::Folder> {
+    pub(crate) async fn folders(&mut self, mailbox: &str) -> HashMap<String, api::Folder> {
         let request = api::ListFoldersRequest { mailbox: mailbox.into() };
         let folders = self.mailbox.list_folders(request).await.unwrap().into_inner().folders;
         folders.into_iter().map(|folder| (folder.name.clone(), folder)).collect()
     }
 
-    pub async fn read(&mut self, request: api::GetMessageRequest) -> Result<Vec<u8>, Status> {
+    pub(crate) async fn read(&mut self, request: api::GetMessageRequest) -> Result<Vec<u8>, Status> {
         let mut parts = self.mailbox.get_message(request).await?.into_inner();
         let mut bytes = Vec::new();
         let first = parts.message().await?.unwrap();
@@ -143,7 +144,28 @@ impl World {
         Ok(bytes)
     }
 
-    pub async fn count(&self, sql: &'static str) -> i64 {
+    /// Appends a message in chunks of this size; the response is its summary.
+    pub(crate) async fn append(
+        &mut self,
+        folder: &str,
+        flags: &[&str],
+        content: &[u8],
+        chunk: usize,
+    ) -> Result<api::MessageSummary, Status> {
+        let start = api::AppendStart {
+            mailbox: ALICE.into(),
+            folder: folder.into(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            received_at: None,
+        };
+        let chunks = content.chunks(chunk).map(|chunk| Part::Chunk(Bytes::copy_from_slice(chunk)));
+        let parts: Vec<_> = std::iter::once(Part::Start(start)).chain(chunks).collect();
+        let parts = parts.into_iter().map(|part| api::AppendMessageRequest { part: Some(part) });
+        let appended = self.mailbox.append_message(tokio_stream::iter(parts)).await?;
+        Ok(appended.into_inner().message.unwrap())
+    }
+
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 }
@@ -164,17 +186,17 @@ impl Service {
         let run = tokio::spawn(posthorn_local_delivery::run(config, process.clone()));
         wait::until("local-delivery to be ready", LIMIT, async || process.ready.is_ready().then_some(()))
             .await;
-        Self { stop, process, grpc, run }
+        Self { stop, grpc, run }
     }
 
     /// Tells it to stop and waits until it has.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(LIMIT, self.run).await.expect("it stops in time").unwrap().unwrap();
     }
 }
 
-pub fn item(id: MessageId, size: usize, recipients: Vec<ItemRecipient>) -> Item {
+pub(crate) fn item(id: MessageId, size: usize, recipients: Vec<ItemRecipient>) -> Item {
     Item {
         message_id: posthorn_api::message_id_bytes(id),
         sender: "sender@example.net".into(),
@@ -184,7 +206,7 @@ pub fn item(id: MessageId, size: usize, recipients: Vec<ItemRecipient>) -> Item 
     }
 }
 
-pub fn recipient(recipient_no: u32, account: Uuid) -> ItemRecipient {
+pub(crate) fn recipient(recipient_no: u32, account: Uuid) -> ItemRecipient {
     let local = LocalTarget {
         account_id: Bytes::copy_from_slice(account.as_bytes()),
         tenant_id: "default".into(),
@@ -199,14 +221,19 @@ pub fn recipient(recipient_no: u32, account: Uuid) -> ItemRecipient {
 }
 
 /// The same item with a quota for all its recipients.
-pub fn with_quota(mut item: Item, quota: u64) -> Item {
+pub(crate) fn with_quota(mut item: Item, quota: u64) -> Item {
     for recipient in &mut item.recipients {
         recipient.local.as_mut().unwrap().quota_bytes = quota;
     }
     item
 }
 
-pub fn batch(items: Vec<Item>) -> Batch {
+/// UIDs of a folder.
+pub(crate) fn selection(folder: &str, uids: &[u32]) -> Option<api::Selection> {
+    Some(api::Selection { folder: folder.into(), uids: uids.to_vec() })
+}
+
+pub(crate) fn batch(items: Vec<Item>) -> Batch {
     Batch {
         token: Bytes::copy_from_slice(Uuid::now_v7().as_bytes()),
         lease: Some(posthorn_api::duration(Duration::from_secs(60))),

@@ -1,13 +1,11 @@
 //! A watcher sees what happens to a mailbox, at once, and goes on where it was.
 
-mod world;
-
 use std::time::{Duration, Instant};
 
+use crate::world::{LIMIT, World};
 use posthorn_api::mailbox::v1 as api;
 use posthorn_api::mailbox::v1::watch_response::Change;
 use tonic::Streaming;
-use world::{LIMIT, World};
 
 const ALICE: &str = "alice@example.test";
 
@@ -39,7 +37,7 @@ async fn a_message_is_seen_within_milliseconds() {
     for n in 0..5 {
         let item = world.item(alice, &format!("Subject: {n}\r\n\r\n")).await;
         let sent = Instant::now();
-        world.queue.send(world::batch(vec![item])).await;
+        world.queue.send(crate::world::batch(vec![item])).await;
         assert_eq!(next_subject(&mut stream).await, (n.to_string(), n + 1));
         fastest = fastest.min(sent.elapsed());
     }

@@ -1,13 +1,11 @@
 //! The work stream: credits, extensions, giving back, reconnecting, stopping.
 
-mod world;
-
 use std::time::Duration;
 
+use crate::world::{Heard, LIMIT, World, batch};
 use posthorn_api::work::v1::{GoAway, work_response};
 use posthorn_testkit::wait;
 use uuid::Uuid;
-use world::{Heard, LIMIT, World, batch};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credit_comes_back_with_each_batch() {

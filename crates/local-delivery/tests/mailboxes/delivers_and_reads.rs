@@ -1,9 +1,7 @@
 //! A message comes from the queue, is listed, and is read back as it was.
 
-mod world;
-
+use crate::world::World;
 use posthorn_api::mailbox::v1 as api;
-use world::World;
 
 const MAIL: &str = "From: Bob <bob@example.net>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\
                     Message-ID: <1@example.net>\r\n\r\nHello\r\n";
