@@ -18,7 +18,7 @@ impl Returned {
             Self::Full(content) if may_travel(content) => {
                 let header = if content.is_ascii() {
                     "Content-Type: message/rfc822\r\n"
-                } else if !header_section(content).is_ascii() {
+                } else if is_international(header_section(content)) {
                     // RFC 6532 §3.7: UTF-8 in the headers makes it another type.
                     "Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit\r\n"
                 } else {
@@ -66,6 +66,11 @@ pub(crate) fn header_section(content: &[u8]) -> &[u8] {
         end += line.len();
     }
     &content[..end]
+}
+
+/// Octets of another charset make a broken header, not an international one.
+fn is_international(headers: &[u8]) -> bool {
+    !headers.is_ascii() && std::str::from_utf8(headers).is_ok()
 }
 
 /// RFC 6522 §4: headers are 7-bit, or quoted-printable where they must be.
