@@ -1,1 +1,464 @@
+use std::collections::HashSet;
 
+use posthorn_mail::EnhancedStatus;
+use proptest::prelude::*;
+
+use super::*;
+use crate::known::{RouteHost, StaticRoute};
+
+fn address(text: &str) -> Address {
+    text.parse().unwrap()
+}
+
+fn domain(text: &str) -> Domain {
+    text.parse().unwrap()
+}
+
+/// An account's id out of its name, so that a test can tell accounts apart.
+fn id(name: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    Uuid::from_bytes(bytes)
+}
+
+/// A world: what is not in it does not exist, and the snapshot says so.
+#[derive(Default)]
+struct World {
+    known: Snapshot,
+}
+
+impl World {
+    fn ours(mut self, name: &str, catch_all: &str, separator: &str) -> Self {
+        let catch_all = (!catch_all.is_empty()).then(|| address(catch_all));
+        let separator = (!separator.is_empty()).then(|| separator.into());
+        let ours = OurDomain { tenant_id: "default".into(), catch_all, separator };
+        self.known.domains.insert(domain(name), Some(Arc::new(ours)));
+        self
+    }
+
+    fn entry(mut self, name: &str, entry: Entry) -> Self {
+        let name = MailboxName::of(&address(name)).unwrap();
+        self.known.mailboxes.insert(name, Some(Arc::new(entry)));
+        self
+    }
+
+    fn account(self, name: &str) -> Self {
+        let account_id = id(address(name).local());
+        self.entry(name, Entry::Account { account_id, quota_bytes: 7, disabled: false })
+    }
+
+    fn disabled(self, name: &str) -> Self {
+        self.entry(name, Entry::Account { account_id: id("x"), quota_bytes: 0, disabled: true })
+    }
+
+    fn alias(self, name: &str, targets: &[&str]) -> Self {
+        self.entry(name, Entry::Alias { targets: targets.iter().map(|t| address(t)).collect() })
+    }
+
+    fn list(self, name: &str, owner: &str, members: &[&str]) -> Self {
+        let owner = (!owner.is_empty()).then(|| address(owner));
+        self.entry(name, Entry::List { members: members.iter().map(|m| address(m)).collect(), owner })
+    }
+
+    fn route(mut self, of: &str, pattern: &str, host: &str) -> Self {
+        let hosts = vec![RouteHost { host: host.into(), port: 0 }];
+        let route = StaticRoute { pattern: pattern.into(), hosts };
+        self.known.routes.insert(domain(of), Some(Arc::new(route)));
+        self
+    }
+
+    fn dns(mut self, of: &str, answer: Result<&str, (u16, EnhancedStatus)>) -> Self {
+        let answer = match answer {
+            Ok(destination) => Ok(destination.into()),
+            Err((code, enhanced)) => Err(Status::new(code, enhanced, "told so by the DNS")),
+        };
+        self.known.destinations.insert(domain(of), answer);
+        self
+    }
+
+    /// Answers a key as the directory and the DNS of this world would.
+    fn answer(&self, key: &Key, known: &mut Snapshot) {
+        match key {
+            Key::Domain(name) => {
+                known.domains.insert(name.clone(), self.known.domains.get(name).cloned().flatten());
+            }
+            Key::Mailbox(name) => {
+                known.mailboxes.insert(name.clone(), self.known.mailboxes.get(name).cloned().flatten());
+            }
+            Key::Route(name) => {
+                known.routes.insert(name.clone(), self.known.routes.get(name).cloned().flatten());
+            }
+            Key::Destination(name) => {
+                let answer = self.known.destinations.get(name).cloned();
+                known
+                    .destinations
+                    .insert(name.clone(), answer.unwrap_or_else(|| Err(refusal::no_domain(name))));
+            }
+        }
+    }
+
+    /// Decides as the router does: asks, looks up, asks again.
+    fn targets(&self, recipient: &str, sender: &str, policy: &Policy) -> Vec<Target> {
+        let (recipient, sender) = (address(recipient), sender.parse().unwrap());
+        let mut known = Snapshot::default();
+        for _ in 0..1_000 {
+            match decide(&recipient, &sender, &known, policy) {
+                Step::Done(targets) => return targets,
+                Step::Need(keys) => {
+                    assert!(!keys.is_empty(), "a need of nothing");
+                    for key in &keys {
+                        assert!(!is_known(key, &known), "{key:?} was known");
+                        self.answer(key, &mut known);
+                    }
+                    let different: HashSet<&Key> = keys.iter().collect();
+                    assert_eq!(different.len(), keys.len(), "a key is asked for twice: {keys:?}");
+                }
+            }
+        }
+        panic!("no decision after a thousand look-ups");
+    }
+
+    /// The targets, shortly: "ADDRESS local NAME", "ADDRESS remote DESTINATION", "ADDRESS fail|later CODE ENHANCED".
+    fn decide(&self, recipient: &str, policy: &Policy) -> Vec<String> {
+        self.targets(recipient, "sender@example.net", policy).iter().map(short).collect()
+    }
+}
+
+fn is_known(key: &Key, known: &Snapshot) -> bool {
+    match key {
+        Key::Domain(name) => known.domains.contains_key(name),
+        Key::Mailbox(name) => known.mailboxes.contains_key(name),
+        Key::Route(name) => known.routes.contains_key(name),
+        Key::Destination(name) => known.destinations.contains_key(name),
+    }
+}
+
+fn short(target: &Target) -> String {
+    let what = match &target.decision {
+        Decision::Local { account_id, .. } => {
+            format!("local {}", String::from_utf8_lossy(account_id.as_bytes()).trim_end_matches('\0'))
+        }
+        Decision::Remote { destination, host } => format!("remote {destination} {host}"),
+        Decision::Fail(status) => format!("fail {} {}", status.code(), status.enhanced()),
+        Decision::Later(status) => format!("later {} {}", status.code(), status.enhanced()),
+    };
+    format!("{} {what}", target.address)
+}
+
+fn policy() -> Policy {
+    let own = Own {
+        names: HashSet::from([domain("mx.example.test")]),
+        addresses: HashSet::from(["192.0.2.99".parse().unwrap()]),
+    };
+    Policy { depth: 10, targets: 10_000, postmaster: None, own }
+}
+
+const SERVFAIL: (u16, EnhancedStatus) = (451, EnhancedStatus::new(4, 4, 3));
+const NULL_MX: (u16, EnhancedStatus) = (556, EnhancedStatus::new(5, 1, 10));
+
+fn world() -> World {
+    World::default()
+        .ours("example.test", "", "+")
+        .ours("dash.test", "", "--")
+        .ours("plain.test", "", "")
+        .ours("catch.test", "alice@example.test", "+")
+        .ours("catch-out.test", "all@example.net", "+")
+        .ours("catch-self.test", "nobody@catch-self.test", "+")
+        .ours("catch-kept.test", "keeper@catch-kept.test", "+")
+        .account("keeper@catch-kept.test")
+        .account("alice@example.test")
+        .account("bob@example.test")
+        .account("a+b@example.test")
+        .account("carol@dash.test")
+        .account("dave@plain.test")
+        .account("known@catch.test")
+        .disabled("gone@example.test")
+        .alias("sales@example.test", &["bob@example.test"])
+        .alias("all@example.test", &["alice@example.test", "sales@example.test", "x@example.net"])
+        .alias("twice@example.test", &["alice@example.test", "Alice+y@example.test", "ALICE@example.test"])
+        .alias("loop1@example.test", &["loop2@example.test"])
+        .alias("loop2@example.test", &["loop1@example.test"])
+        .alias("self@example.test", &["self@example.test", "bob@example.test"])
+        .alias("mixed@example.test", &["nobody@example.test", "gone@example.test", "alice@example.test"])
+        .alias("out@example.test", &["x@example.net"])
+        .alias("quoted@example.test", &["\"a b\"@example.test"])
+        .list("team@example.test", "owner@example.test", &["alice@example.test", "x@example.net"])
+        .list("both@example.test", "boss@example.test", &["team@example.test", "bob@example.test"])
+        .list("ownerless@example.test", "", &["alice@example.test"])
+        .list("around@example.test", "boss@example.test", &["ownerless@example.test"])
+        .list("empty@example.test", "", &[])
+        .dns("example.net", Ok("mx.example.net"))
+        .dns("slow.example", Err(SERVFAIL))
+        .dns("null.example", Err(NULL_MX))
+        .dns("routed.example", Ok("never asked"))
+        .route("routed.example", "*", "smart.example")
+}
+
+#[test]
+fn each_kind_of_recipient_has_its_decision() {
+    let world = world();
+    let cases: &[(&str, &[&str])] = &[
+        // Accounts.
+        ("alice@example.test", &["alice@example.test local alice"]),
+        ("Alice@Example.TEST", &["Alice@example.test local alice"]),
+        ("gone@example.test", &["gone@example.test later 450 4.2.1"]),
+        ("nobody@example.test", &["nobody@example.test fail 550 5.1.1"]),
+        ("\"a b\"@example.test", &["\"a b\"@example.test fail 550 5.1.1"]),
+        // Subaddresses.
+        ("alice+x@example.test", &["alice+x@example.test local alice"]),
+        ("alice+x+y@example.test", &["alice+x+y@example.test local alice"]),
+        ("ALICE+X@example.test", &["ALICE+X@example.test local alice"]),
+        ("alice+@example.test", &["alice+@example.test local alice"]),
+        ("+alice@example.test", &["+alice@example.test fail 550 5.1.1"]),
+        ("nobody+x@example.test", &["nobody+x@example.test fail 550 5.1.1"]),
+        ("a+b@example.test", &["a+b@example.test local a+b"]),
+        ("a+c@example.test", &["a+c@example.test fail 550 5.1.1"]),
+        ("sales+x@example.test", &["bob@example.test local bob"]),
+        ("carol--x@dash.test", &["carol--x@dash.test local carol"]),
+        ("carol+x@dash.test", &["carol+x@dash.test fail 550 5.1.1"]),
+        ("dave+x@plain.test", &["dave+x@plain.test fail 550 5.1.1"]),
+        // Aliases.
+        ("sales@example.test", &["bob@example.test local bob"]),
+        (
+            "all@example.test",
+            &[
+                "alice@example.test local alice",
+                "x@example.net remote mx.example.net example.net",
+                "bob@example.test local bob",
+            ],
+        ),
+        ("twice@example.test", &["alice@example.test local alice"]),
+        ("out@example.test", &["x@example.net remote mx.example.net example.net"]),
+        ("quoted@example.test", &["\"a b\"@example.test fail 550 5.1.1"]),
+        (
+            "mixed@example.test",
+            &[
+                "nobody@example.test fail 550 5.1.1",
+                "gone@example.test later 450 4.2.1",
+                "alice@example.test local alice",
+            ],
+        ),
+        // Loops.
+        ("loop1@example.test", &["loop1@example.test fail 554 5.4.6"]),
+        ("self@example.test", &["bob@example.test local bob"]),
+        // Lists.
+        (
+            "team@example.test",
+            &["alice@example.test local alice", "x@example.net remote mx.example.net example.net"],
+        ),
+        ("empty@example.test", &["empty@example.test fail 550 5.2.4"]),
+        // Catch-all.
+        ("known@catch.test", &["known@catch.test local known"]),
+        ("any@catch.test", &["alice@example.test local alice"]),
+        ("any@catch-out.test", &["all@example.net remote mx.example.net example.net"]),
+        ("any@catch-self.test", &["nobody@catch-self.test fail 550 5.1.1"]),
+        ("nobody@catch-self.test", &["nobody@catch-self.test fail 550 5.1.1"]),
+        ("any@catch-kept.test", &["keeper@catch-kept.test local keeper"]),
+        // Postmaster.
+        ("postmaster@example.test", &["postmaster@example.test later 451 4.3.5"]),
+        ("PostMaster@catch.test", &["alice@example.test local alice"]),
+        // Elsewhere.
+        ("x@example.net", &["x@example.net remote mx.example.net example.net"]),
+        ("X+y@example.net", &["X+y@example.net remote mx.example.net example.net"]),
+        ("x@slow.example", &["x@slow.example later 451 4.4.3"]),
+        ("x@null.example", &["x@null.example fail 556 5.1.10"]),
+        ("x@missing.example", &["x@missing.example fail 550 5.1.2"]),
+        ("x@routed.example", &["x@routed.example remote route:smart.example:0 routed.example"]),
+        // Literals.
+        ("x@[192.0.2.1]", &["x@[192.0.2.1] remote [192.0.2.1] [192.0.2.1]"]),
+        ("x@[IPv6:2001:db8::1]", &["x@[IPv6:2001:db8::1] remote [IPv6:2001:db8::1] [IPv6:2001:db8::1]"]),
+        ("x@[192.0.2.99]", &["x@[192.0.2.99] fail 550 5.1.2"]),
+    ];
+    for (recipient, want) in cases {
+        assert_eq!(world.decide(recipient, &policy()), *want, "{recipient}");
+    }
+}
+
+#[test]
+fn what_is_accepted_is_what_may_be_delivered() {
+    let world = world();
+    for (recipient, want) in [
+        ("alice@example.test", "ours"),
+        ("alice+x@example.test", "ours"),
+        ("sales@example.test", "ours"),
+        ("team@example.test", "ours"),
+        ("any@catch.test", "ours"),
+        ("gone@example.test", "450 4.2.1"),
+        ("nobody@example.test", "550 5.1.1"),
+        ("postmaster@example.test", "451 4.3.5"),
+        ("x@example.net", "relay"),
+        ("x@missing.example", "relay"),
+        ("x@[192.0.2.1]", "relay"),
+        ("x@[192.0.2.99]", "550 5.1.2"),
+    ] {
+        let (recipient, mut known) = (address(recipient), Snapshot::default());
+        let acceptance = loop {
+            match accept(&recipient, &known, &policy()) {
+                Ok(acceptance) => break acceptance,
+                Err(keys) => keys.iter().for_each(|key| world.answer(key, &mut known)),
+            }
+        };
+        let got = match acceptance {
+            Acceptance::Ours { .. } => "ours".into(),
+            Acceptance::Relay => "relay".into(),
+            Acceptance::Refused(status) => format!("{} {}", status.code(), status.enhanced()),
+        };
+        assert_eq!(got, want, "{recipient}");
+        assert!(known.destinations.is_empty() && known.routes.is_empty(), "only the directory is asked");
+    }
+}
+
+#[test]
+fn the_named_postmaster_gets_mail_of_all_domains() {
+    let policy = Policy { postmaster: Some(address("bob@example.test")), ..policy() };
+    let world = world().account("postmaster@dash.test");
+    for (recipient, want) in [
+        ("postmaster@example.test", "bob@example.test local bob"),
+        ("POSTMASTER@plain.test", "bob@example.test local bob"),
+        ("postmaster@catch.test", "bob@example.test local bob"),
+        ("postmaster@dash.test", "postmaster@dash.test local postmaster"),
+    ] {
+        assert_eq!(world.decide(recipient, &policy), [want], "{recipient}");
+    }
+    let itself = Policy { postmaster: Some(address("postmaster@example.test")), ..policy };
+    assert_eq!(world.decide("postmaster@example.test", &itself), ["postmaster@example.test later 451 4.3.5"]);
+}
+
+#[test]
+fn a_lists_owner_takes_the_senders_place() {
+    let senders = |recipient: &str, sender: &str| -> Vec<String> {
+        let targets = world().targets(recipient, sender, &policy());
+        targets
+            .iter()
+            .map(|t| format!("{} {}", t.address, t.sender.as_ref().map_or("-".into(), ToString::to_string)))
+            .collect()
+    };
+    for (recipient, want) in [
+        (
+            "team@example.test",
+            vec!["alice@example.test owner@example.test", "x@example.net owner@example.test"],
+        ),
+        // The nearest owner counts; a list without one leaves what is.
+        (
+            "both@example.test",
+            vec![
+                "bob@example.test boss@example.test",
+                "alice@example.test owner@example.test",
+                "x@example.net owner@example.test",
+            ],
+        ),
+        ("ownerless@example.test", vec!["alice@example.test -"]),
+        ("around@example.test", vec!["alice@example.test boss@example.test"]),
+        ("sales@example.test", vec!["bob@example.test -"]),
+    ] {
+        assert_eq!(senders(recipient, "sender@example.net"), want, "{recipient}");
+    }
+    assert_eq!(senders("team@example.test", ""), ["alice@example.test -", "x@example.net -"], "notices");
+}
+
+#[test]
+fn reasons_tell_the_way() {
+    let world = world();
+    for (recipient, want) in [
+        ("alice+x@example.test", vec!["account alice@example.test"]),
+        (
+            "all@example.test",
+            vec![
+                "alias all@example.test -> account alice@example.test",
+                "alias all@example.test -> x@example.net (by DNS)",
+                "alias all@example.test -> alias sales@example.test -> account bob@example.test",
+            ],
+        ),
+        ("any@catch.test", vec!["catch-all of catch.test -> account alice@example.test"]),
+        ("x@routed.example", vec!["x@routed.example (by route *)"]),
+        ("nobody@example.test", vec!["nobody@example.test: There is no mailbox nobody@example.test here"]),
+    ] {
+        let targets = world.targets(recipient, "", &policy());
+        let reasons: Vec<&str> = targets.iter().map(|target| target.reason.as_str()).collect();
+        assert_eq!(reasons, want, "{recipient}");
+    }
+}
+
+#[test]
+fn expansion_is_limited() {
+    // a0 -> a1 -> ... -> a10 -> alice
+    let mut chain = world();
+    for n in 0..=10 {
+        let next = if n == 10 { "alice@example.test".to_owned() } else { format!("a{}@example.test", n + 1) };
+        chain = chain.alias(&format!("a{n}@example.test"), &[&next]);
+    }
+    assert_eq!(chain.decide("a1@example.test", &policy()), ["alice@example.test local alice"]);
+    assert_eq!(chain.decide("a0@example.test", &policy()), ["a10@example.test fail 554 5.4.6"]);
+
+    let members: Vec<String> = (0..50).map(|n| format!("u{n}@example.net")).collect();
+    let members: Vec<&str> = members.iter().map(String::as_str).collect();
+    let wide = world().list("wide@example.test", "", &members);
+    let policy = |targets| Policy { targets, ..policy() };
+    assert_eq!(wide.decide("wide@example.test", &policy(51)).len(), 50);
+    assert_eq!(wide.decide("wide@example.test", &policy(50)), ["wide@example.test fail 554 5.5.3"]);
+}
+
+#[test]
+fn what_one_level_needs_is_asked_for_together() {
+    let world = world();
+    let (recipient, mut known, mut rounds) = (address("all@example.test"), Snapshot::default(), Vec::new());
+    while let Step::Need(keys) = decide(&recipient, &ReversePath::Null, &known, &policy()) {
+        keys.iter().for_each(|key| world.answer(key, &mut known));
+        rounds.push(keys.len());
+    }
+    // The domain; the alias; alice, sales and the domain of x; bob and the route; the DNS.
+    assert_eq!(rounds, [1, 1, 3, 2, 1]);
+}
+
+/// Names of a small world, so that they meet often.
+fn any_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0..8u8).prop_map(|n| format!("n{n}@example.test")),
+        (0..8u8, 0..3u8).prop_map(|(n, m)| format!("N{n}+{m}@example.test")),
+        (0..3u8).prop_map(|n| format!("u{n}@catch.test")),
+        (0..4u8).prop_map(|n| format!("x{n}@example.net")),
+    ]
+}
+
+fn any_entry() -> impl Strategy<Value = (u8, Vec<String>)> {
+    (0..4u8, proptest::collection::vec(any_name(), 1..5))
+}
+
+proptest! {
+    #[test]
+    fn expansion_ends_and_doubles_nothing(
+        entries in proptest::collection::vec(any_entry(), 8),
+        catch_all in any_name(),
+        recipient in any_name(),
+        depth in 0..12usize,
+        most in 1..40usize,
+    ) {
+        let mut world = World::default()
+            .ours("example.test", "", "+")
+            .ours("catch.test", &catch_all, "+")
+            .dns("example.net", Ok("mx.example.net"));
+        for (n, (kind, targets)) in entries.iter().enumerate() {
+            let name = format!("n{n}@example.test");
+            let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+            world = match kind {
+                0 => world.account(&name),
+                1 => world.list(&name, "owner@example.test", &targets),
+                2 => world.alias(&name, &targets),
+                _ => world,
+            };
+        }
+        let policy = Policy { depth, targets: most, ..policy() };
+        let targets = world.targets(&recipient, "sender@example.net", &policy);
+        prop_assert!(!targets.is_empty(), "a recipient came to nothing");
+        prop_assert!(targets.len() <= most.max(1), "{} targets", targets.len());
+        let mut seen = HashSet::new();
+        for target in &targets {
+            let what = match &target.decision {
+                Decision::Local { account_id, .. } => account_id.to_string(),
+                _ => target.address.to_string(),
+            };
+            prop_assert!(seen.insert(what), "doubled: {targets:?}");
+        }
+        prop_assert_eq!(&targets, &world.targets(&recipient, "sender@example.net", &policy), "not a function");
+    }
+}

@@ -11,8 +11,8 @@ use posthorn_api::work::v1::work_request::Request;
 use posthorn_api::work::v1::work_response::Response;
 use posthorn_mail::{EnhancedStatus, MessageId, Status};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::task::{self, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::Instrument as _;
@@ -38,23 +38,27 @@ pub(crate) enum Ended {
     Lost(String),
 }
 
-/// A message that was decided about.
-struct Done {
+/// A message that is ours until it is reported or given back.
+#[derive(Debug, Clone)]
+struct Leased {
     token: Bytes,
     message_id: Bytes,
-    /// `None`: the directory is away, and the message is given back.
-    report: Option<wire::RouteReport>,
 }
+
+/// What was decided about a message; `None`: the directory is away, and the message is given back.
+type Decided = Option<wire::RouteReport>;
 
 pub(crate) struct Session {
     router: Arc<Router>,
     requests: mpsc::Sender<wire::WorkRequest>,
     slots: Slots,
     drain: Duration,
-    tasks: JoinSet<Done>,
-    /// The batches with messages under way: how many, and the messages' ids.
-    batches: HashMap<Bytes, HashSet<Bytes>>,
+    tasks: JoinSet<Decided>,
+    /// The messages under way.
+    under_way: HashMap<task::Id, Leased>,
     lease: Duration,
+    /// When the leases of these batches are to be extended.
+    extend_at: Option<Instant>,
     /// Reports without their Recorded.
     unrecorded: HashSet<u64>,
     last_report: u64,
@@ -83,8 +87,9 @@ impl Session {
             slots: Slots::new(config.max_items, config.max_batch as usize, config.batches),
             drain: config.drain,
             tasks: JoinSet::new(),
-            batches: HashMap::new(),
+            under_way: HashMap::new(),
             lease: Duration::from_secs(60),
+            extend_at: None,
             unrecorded: HashSet::new(),
             last_report: 0,
             paused: false,
@@ -95,25 +100,27 @@ impl Session {
     /// Works until the stream ends.
     pub(crate) async fn run(
         mut self,
-        responses: Streaming<wire::WorkResponse>,
+        mut responses: Streaming<wire::WorkResponse>,
         shutdown: &CancellationToken,
     ) -> Ended {
-        match self.serve(responses, shutdown).await {
-            Err(reason) => Ended::Lost(reason),
-            Ok(()) => match self.leaving {
-                Some(Leaving::SentAway(reason)) => Ended::SentAway(reason),
-                Some(Leaving::Stopping) | None => Ended::Stopped,
-            },
+        if let Err(reason) = self.serve(&mut responses, shutdown).await {
+            return Ended::Lost(reason);
+        }
+        // The queue ends its side when it has read ours to the end.
+        drop(self.requests);
+        let end = async { while let Ok(Some(_)) = responses.message().await {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), end).await;
+        match self.leaving {
+            Some(Leaving::SentAway(reason)) => Ended::SentAway(reason),
+            Some(Leaving::Stopping) | None => Ended::Stopped,
         }
     }
 
     async fn serve(
         &mut self,
-        mut responses: Streaming<wire::WorkResponse>,
+        responses: &mut Streaming<wire::WorkResponse>,
         shutdown: &CancellationToken,
     ) -> Sent {
-        let mut extend = tokio::time::interval_at(Instant::now() + self.lease / 3, self.lease / 3);
-        extend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = None;
         loop {
             self.ask_for_work().await?;
@@ -126,12 +133,12 @@ impl Session {
                     Ok(None) => return Err("the queue ended the stream".into()),
                     Err(status) => return Err(told(status)),
                 },
-                Some(done) = self.tasks.join_next() => self.report(done.ok()).await?,
+                Some(done) = self.tasks.join_next_with_id() => self.report(done).await?,
                 () = shutdown.cancelled(), if !matches!(self.leaving, Some(Leaving::Stopping)) => {
                     self.leaving = Some(Leaving::Stopping);
                     deadline = Some(Instant::now() + self.drain);
                 }
-                _ = extend.tick() => self.extend().await?,
+                () = at(self.extend_at) => self.extend().await?,
                 () = directory_back(&self.router), if self.paused && self.leaving.is_none() => self.paused = false,
                 () = at(deadline) => {
                     self.give_up().await?;
@@ -174,11 +181,17 @@ impl Session {
     async fn take(&mut self, batch: wire::Batch) -> Sent {
         self.slots.took(batch.items.len());
         if let Some(lease) = batch.lease {
-            self.lease = posthorn_api::period(lease).max(Duration::from_secs(3));
+            self.lease = posthorn_api::period(lease).max(Duration::from_secs(1));
         }
+        // Early enough for a second try before the first of them ends.
+        self.extend_at.get_or_insert(Instant::now() + self.lease / 3);
         if self.leaving.is_some() || self.paused {
             self.slots.finished(batch.items.len());
-            let items = batch.items.iter().map(|item| released(&batch.token, &item.message_id));
+            let token = &batch.token;
+            let items = batch
+                .items
+                .into_iter()
+                .map(|item| wire::ReleasedItem { token: token.clone(), message_id: item.message_id });
             return self.send(Request::Release(wire::Release { items: items.collect() })).await;
         }
         let items: Vec<(wire::Item, Recipients)> = batch
@@ -189,44 +202,43 @@ impl Session {
                 (item, recipients)
             })
             .collect();
-        let ids = items.iter().map(|(item, _)| item.message_id.clone()).collect();
-        self.batches.insert(batch.token.clone(), ids);
         // The first look-ups of all messages of the batch together; each message then finds them in the cache.
         let asked: Vec<Asked> = items.iter().flat_map(|(_, r)| r.asked.iter().cloned()).collect();
         let router = self.router.clone();
         let warm = async move { drop(router.warm(&asked).await) }.boxed().shared();
         for (item, recipients) in items {
-            let (router, warm, token) = (self.router.clone(), warm.clone(), batch.token.clone());
+            let (router, warm) = (self.router.clone(), warm.clone());
             let span = span_of(&item);
             let decided = async move {
                 warm.await;
-                decide(&router, token, item, recipients).await
+                decide(&router, recipients).await
             };
-            self.tasks.spawn(decided.instrument(span));
+            let task = self.tasks.spawn(decided.instrument(span));
+            let leased = Leased { token: batch.token.clone(), message_id: item.message_id };
+            self.under_way.insert(task.id(), leased);
         }
         Ok(())
     }
 
     /// Reports a message and all others that are ready by now.
-    async fn report(&mut self, first: Option<Done>) -> Sent {
+    async fn report(&mut self, first: Joined) -> Sent {
         let (mut reports, mut given_back, mut targets) = (Vec::new(), Vec::new(), 0);
-        let mut next = first;
-        while let Some(done) = next {
-            self.slots.finished(1);
-            self.finish(&done);
-            match done.report {
-                Some(route) => {
+        let mut next = Some(first);
+        while let Some(joined) = next {
+            match self.finish(joined) {
+                Some((leased, Some(route))) => {
                     targets += route.results.iter().map(|result| result.targets.len()).sum::<usize>();
                     let report = Some(wire::item_report::Report::Route(route));
-                    let (token, message_id) = (done.token, done.message_id);
+                    let Leased { token, message_id } = leased;
                     reports.push(wire::ItemReport { token, message_id, report });
                 }
-                None => {
+                Some((leased, None)) => {
                     self.paused = true;
-                    given_back.push(released(&done.token, &done.message_id));
+                    given_back.push(released(leased));
                 }
+                None => {}
             }
-            next = if targets < TARGETS_A_REPORT { self.ready() } else { None };
+            next = if targets < TARGETS_A_REPORT { self.tasks.try_join_next_with_id() } else { None };
         }
         if !given_back.is_empty() {
             self.send(Request::Release(wire::Release { items: given_back })).await?;
@@ -240,34 +252,35 @@ impl Session {
         self.send(Request::Report(wire::Report { report_id: self.last_report, items: reports })).await
     }
 
-    fn ready(&mut self) -> Option<Done> {
-        // A task that panicked (a mistake of ours, logged by the panic hook) leaves its message to the lease's end.
-        self.tasks.try_join_next().and_then(Result::ok)
-    }
-
-    fn finish(&mut self, done: &Done) {
-        if let Some(ids) = self.batches.get_mut(&done.token) {
-            ids.remove(&done.message_id);
-            if ids.is_empty() {
-                self.batches.remove(&done.token);
+    /// The message is no longer under way. One whose decision panicked (a mistake of ours) is left to its lease's end,
+    /// so that the queue sees that it fails its workers.
+    fn finish(&mut self, joined: Joined) -> Option<(Leased, Decided)> {
+        self.slots.finished(1);
+        match joined {
+            Ok((id, decided)) => Some((self.under_way.remove(&id)?, decided)),
+            Err(failure) => {
+                let leased = self.under_way.remove(&failure.id());
+                tracing::error!(%failure, ?leased, "no decision was made");
+                None
             }
         }
     }
 
     async fn extend(&mut self) -> Sent {
-        let tokens: Vec<Bytes> = self.batches.keys().cloned().collect();
+        let tokens: HashSet<Bytes> = self.under_way.values().map(|leased| leased.token.clone()).collect();
         if tokens.is_empty() {
+            self.extend_at = None;
             return Ok(());
         }
-        self.send(Request::Extend(wire::Extend { tokens })).await
+        self.extend_at = Some(Instant::now() + self.lease / 3);
+        self.send(Request::Extend(wire::Extend { tokens: tokens.into_iter().collect() })).await
     }
 
     /// Gives back what could not be finished in time.
     async fn give_up(&mut self) -> Sent {
         self.tasks.abort_all();
-        let batches = std::mem::take(&mut self.batches);
         let items: Vec<wire::ReleasedItem> =
-            batches.iter().flat_map(|(token, ids)| ids.iter().map(move |id| released(token, id))).collect();
+            self.under_way.drain().map(|(_, leased)| released(leased)).collect();
         tracing::warn!(messages = items.len(), "given back undecided at the end of the drain time");
         self.send(Request::Release(wire::Release { items })).await
     }
@@ -278,8 +291,10 @@ impl Session {
     }
 }
 
-fn released(token: &Bytes, message_id: &Bytes) -> wire::ReleasedItem {
-    wire::ReleasedItem { token: token.clone(), message_id: message_id.clone() }
+type Joined = Result<(task::Id, Decided), task::JoinError>;
+
+fn released(leased: Leased) -> wire::ReleasedItem {
+    wire::ReleasedItem { token: leased.token, message_id: leased.message_id }
 }
 
 fn span_of(item: &wire::Item) -> tracing::Span {
@@ -289,11 +304,11 @@ fn span_of(item: &wire::Item) -> tracing::Span {
     span
 }
 
-async fn decide(router: &Router, token: Bytes, item: wire::Item, recipients: Recipients) -> Done {
+async fn decide(router: &Router, recipients: Recipients) -> Decided {
     let begun = Instant::now();
     let decided = router.decide(&recipients.asked).await;
     metrics::histogram!("posthorn_router_decision_seconds").record(begun.elapsed().as_secs_f64());
-    let report = match decided {
+    match decided {
         Ok(decided) => {
             tracing::debug!(?decided, "routed");
             Some(recipients.report(decided))
@@ -307,8 +322,7 @@ async fn decide(router: &Router, token: Bytes, item: wire::Item, recipients: Rec
             let status = Status::new(451, EnhancedStatus::new(4, 3, 0), "The directory cannot answer");
             Some(recipients.put_off(&status))
         }
-    };
-    Done { token, message_id: item.message_id, report }
+    }
 }
 
 /// Ends when the directory answers again.

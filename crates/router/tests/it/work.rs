@@ -1,1 +1,134 @@
 //! The work stream, against a queue of the test's own.
+
+use std::time::Duration;
+
+use posthorn_api::work::v1 as wire;
+use posthorn_api::work::v1::work_request::Request as Asked;
+use posthorn_api::work::v1::work_response::Response as Said;
+use posthorn_testkit::dns::{Dns, Trouble};
+use posthorn_testkit::wait;
+
+use crate::queue::{Queue, Worker, decisions};
+use crate::running::{LIMIT, Router};
+
+async fn connected(dns: &Dns, settings: &[(&str, &str)]) -> (Router, Queue, Worker) {
+    let queue = Queue::start().await;
+    let url = queue.setting();
+    let settings: Vec<(&str, &str)> =
+        settings.iter().copied().chain([("router.queue", url.as_str())]).collect();
+    let router = Router::with_users(dns, &settings).await;
+    let worker = queue.worker().await;
+    (router, queue, worker)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_recipient_of_a_message_is_decided() {
+    let dns = Dns::start().await;
+    dns.mx("example.net", 20, "mx2.example.net").mx("example.net", 10, "mx1.example.net");
+    dns.a("mx1.example.net", [192, 0, 2, 1].into()).a("mx2.example.net", [192, 0, 2, 2].into());
+    dns.mx("nomail.example", 0, ".");
+    let (mut router, _queue, mut worker) = connected(&dns, &[]).await;
+    router.alias("sales@example.test", &["bob@example.test", "carol@example.net"]).await;
+    worker.give(
+        "t",
+        &[&[
+            "alice@example.test",
+            "nobody@example.test",
+            "sales@example.test",
+            "x@example.net",
+            "x@nomail.example",
+            "x@missing.example",
+            "broken",
+        ]],
+    );
+    let report = worker.report().await;
+    assert_eq!(report.items[0].token, "t".as_bytes());
+    assert_eq!(
+        decisions(&report),
+        [
+            "alice@example.test local",
+            "nobody@example.test 550 5.1.1",
+            "bob@example.test local",
+            "carol@example.net remote mx1.example.net,mx2.example.net example.net",
+            "x@example.net remote mx1.example.net,mx2.example.net example.net",
+            "x@nomail.example 556 5.1.10",
+            "x@missing.example 550 5.1.2",
+            "broken 553 5.1.3",
+        ]
+    );
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_domain_holds_up_nobody_else() {
+    let dns = Dns::start().await;
+    dns.trouble("slow.example", Trouble::Silent);
+    let (router, _queue, mut worker) =
+        connected(&dns, &[("router.dns.timeout", "1s"), ("router.dns.attempts", "1")]).await;
+    let slow: &[&str] = &["x@slow.example"];
+    let quick: &[&str] = &["alice@example.test"];
+    worker.give("t1", &[slow, quick]);
+    worker.give("t2", &[quick]);
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
+        reported.extend(worker.report().await.items.into_iter().map(|item| item.token));
+    }
+    reported.sort();
+    assert_eq!(reported, ["t1", "t2"].map(str::as_bytes), "the quick ones come first");
+    assert_eq!(decisions(&worker.report().await), ["x@slow.example 451 4.4.3"]);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_extended_while_the_dns_is_slow() {
+    let dns = Dns::start().await;
+    dns.trouble("slow.example", Trouble::Silent);
+    let (router, _queue, mut worker) =
+        connected(&dns, &[("router.dns.timeout", "3s"), ("router.dns.attempts", "1")]).await;
+    worker.give_for("t", &[&["x@slow.example"]], Duration::from_secs(3));
+    worker.report().await;
+    assert!(worker.extended >= 1, "extended {} times", worker.extended);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_stream_is_opened_again() {
+    let dns = Dns::start().await;
+    let (router, queue, worker) = connected(&dns, &[]).await;
+    wait::until("readiness", LIMIT, async || router.process.ready.is_ready().then_some(())).await;
+    drop(worker);
+    let mut worker = queue.worker().await;
+    worker.give("t", &[&["alice@example.test"]]);
+    worker.report().await;
+    worker.say(Said::GoAway(wire::GoAway { reason: "elsewhere".into() }));
+    let mut worker = queue.worker().await;
+    worker.give("t", &[&["bob@example.test"]]);
+    worker.report().await;
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_waits_for_what_was_begun_to_be_recorded() {
+    let dns = Dns::start().await;
+    dns.trouble("slow.example", Trouble::Silent);
+    let (router, _queue, mut worker) =
+        connected(&dns, &[("router.dns.timeout", "1s"), ("router.dns.attempts", "1")]).await;
+    worker.next_but_reports().await;
+    worker.give("t1", &[&["x@slow.example"]]);
+    wait::until("the question", LIMIT, async || (dns.asked("slow.example", "MX") > 0).then_some(())).await;
+    let stopped = tokio::spawn(router.stop());
+    // What comes now is given back.
+    tokio::task::yield_now().await;
+    let report = loop {
+        match worker.next().await.unwrap() {
+            Asked::Report(report) => break report,
+            other => assert!(matches!(other, Asked::Credit(_)), "{other:?}"),
+        }
+    };
+    worker.give("t2", &[&["alice@example.test"]]);
+    worker.next_but_reports().await;
+    assert_eq!(worker.released.len(), 1, "what came too late is given back");
+    assert!(!stopped.is_finished());
+    worker.record(&report);
+    stopped.await.unwrap();
+}
