@@ -1,0 +1,150 @@
+"""The system under test: docker-compose.yml with an internet of its own, driven by the command lines of an operator."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.abspath(os.path.join(HERE, "../../.."))
+BASE_IMAGES = {"RUST_IMAGE": "rust:1-slim-bookworm", "POSTGRES_IMAGE": "postgres:17-bookworm"}
+BASE_IMAGES |= {"REDIS_IMAGE": "redis:7-bookworm", "BASE_IMAGE": "debian:bookworm-slim"}
+IMAGE = "posthorn:local"
+# Where there is no registry, this makes what stands in for them.
+STAND_INS = os.path.join(ROOT, "../shared/base-images/build")
+INTERNET = "posthorn-test-internet:local"
+BEGAN = time.monotonic()
+
+
+def say(text):
+    print(f"[{time.monotonic() - BEGAN:5.0f} s] {text}", flush=True)
+
+
+def fail(text):
+    raise SystemExit(f"test-compose: {text}")
+
+
+def command(*arguments, check=True, env=None):
+    """What a command prints on standard output."""
+    done = subprocess.run(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if check and done.returncode:
+        fail(f"{' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout.strip()
+
+
+def compose_command():
+    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return [shutil.which("docker-compose")]
+    fail("there is neither `docker compose` nor `docker-compose`")
+
+
+class System:
+    def __init__(self, replicas):
+        self.replicas = replicas
+        self.project = f"posthorn-test-{os.getpid()}"
+        self.network = f"{self.project}_posthorn"
+        self.compose_command = os.environ.get("COMPOSE", "").split() or compose_command()
+        # Beside a system that runs on the usual ports.
+        self.env = os.environ | {
+            "COMPOSE_FILE": f"{ROOT}/docker-compose.yml:{HERE}/compose.yml",
+            "COMPOSE_PROJECT_NAME": self.project,
+            "POSTHORN_IMAGE": IMAGE,
+            "TRUSTED_NETWORKS": '["127.0.0.0/8", "10.213.77.0/24"]',
+            "SMTP_PORTS": "32525-32534",
+            "SUBMISSION_PORTS": "32587-32596",
+            "INGRESS_GRPC_PORTS": "37101-37119",
+            "QUEUE_GRPC_PORTS": "37201-37219",
+            "ROUTER_GRPC_PORTS": "37301-37319",
+            "LOCAL_DELIVERY_GRPC_PORTS": "37401-37419",
+            "RELAY_GRPC_PORTS": "37501-37519",
+        }
+
+    def docker(self, *arguments, check=True):
+        return command("docker", *arguments, check=check)
+
+    def compose(self, *arguments, check=True):
+        return command(*self.compose_command, *arguments, check=check, env=self.env)
+
+    def build(self):
+        """Our image and that of the internet; the base images must be there or come from a registry."""
+        for name, default in BASE_IMAGES.items():
+            image = os.environ.get(name, default)
+            if not self.docker("images", "-q", image) and os.path.exists(STAND_INS):
+                command(STAND_INS)
+            elif not self.docker("images", "-q", image):
+                self.docker("pull", image)
+        say("build the image")
+        rust = os.environ.get("RUST_IMAGE", BASE_IMAGES["RUST_IMAGE"])
+        if "POSTHORN_TEST_IMAGE" in os.environ:
+            self.docker("tag", os.environ["POSTHORN_TEST_IMAGE"], IMAGE)
+        else:
+            self.docker("build", "-q", "-f", "deploy/Dockerfile", "--build-arg", f"RUST_IMAGE={rust}", "-t", IMAGE, ".")
+        base = os.environ.get("BASE_IMAGE", BASE_IMAGES["BASE_IMAGE"])
+        self.docker("build", "-q", "--build-arg", f"BASE_IMAGE={base}", "-t", INTERNET, HERE)
+
+    def up(self):
+        say("bring it up: " + ", ".join(f"{n} {service}" for service, n in self.replicas.items()))
+        self.scale(self.replicas)
+        self.wait_healthy([c for service in self.replicas for c in self.containers(service)])
+        say("all are healthy")
+
+    def scale(self, replicas):
+        wanted = [word for service, n in replicas.items() for word in ("--scale", f"{service}={n}")]
+        self.compose("up", "-d", "--no-build", "--no-recreate", *wanted)
+
+    def down(self):
+        self.compose("down", "-v", "-t", "1", check=False)
+
+    def containers(self, service):
+        """The names of a service's containers, running or not."""
+        ids = self.compose("ps", "-a", "-q", service).split()
+        return sorted(self.inspect(i, "{{.Name}}").lstrip("/") for i in ids)
+
+    def inspect(self, container, what):
+        return self.docker("inspect", "-f", what, container)
+
+    def wait_healthy(self, containers, limit=120):
+        deadline = time.monotonic() + limit
+        for container in containers:
+            while (health := self.inspect(container, "{{.State.Status}} {{.State.Health.Status}}")) != "running healthy":
+                if time.monotonic() > deadline:
+                    fail(f"{container} is {health} after {limit} s")
+                time.sleep(0.5)
+
+    def ctl(self, service, *arguments, check=True):
+        """`posthorn ctl` in a container of that service which runs."""
+        for container in self.containers(service):
+            if self.inspect(container, "{{.State.Status}}") == "running":
+                return self.docker("exec", container, "posthorn", "ctl", *arguments, check=check)
+        fail(f"no {service} runs")
+
+    def internet(self, service, *arguments):
+        return self.docker("exec", self.containers(service)[0], *arguments)
+
+    def metric(self, container, name):
+        """The sum of a metric of one container over its labels."""
+        address = self.inspect(container, f'{{{{(index .NetworkSettings.Networks "{self.network}").IPAddress}}}}')
+        port = {"local-delivery": 8004, "remote-relay": 8005}[self.service_of(container)]
+        text = self.internet("dns", "python3", "/internet.py", "get", f"http://{address}:{port}/metrics")
+        values = [float(line.split()[-1]) for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+        return sum(values)
+
+    def service_of(self, container):
+        return self.inspect(container, '{{index .Config.Labels "com.docker.compose.service"}}')
+
+    def smtp_ports(self):
+        """Where the replicas of ingress take mail on this host."""
+        ports = [self.docker("port", c, "2525/tcp", check=False) for c in self.containers("ingress")]
+        return [int(line.rsplit(":", 1)[1]) for port in ports for line in port.splitlines()]
+
+    def keep_logs(self):
+        """After a failure: what every container said."""
+        folder = os.path.join(ROOT, "target", "test-compose")
+        os.makedirs(folder, exist_ok=True)
+        for line in self.docker("ps", "-a", "--filter", f"name={self.project}", "--format", "{{.Names}}").split():
+            with open(os.path.join(folder, f"{line.removeprefix(self.project)[1:]}.log"), "w") as log:
+                subprocess.run(["docker", "logs", line], stdout=log, stderr=subprocess.STDOUT)
+        print(f"what the containers said is in {folder}", file=sys.stderr)
