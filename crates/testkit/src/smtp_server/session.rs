@@ -82,6 +82,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                         Tls::None => self.reply("502 5.5.1 no").await?,
                         Tls::Broken => {
                             self.reply("220 go on").await?;
+                            // The client begins.
+                            self.stream.fill_buf().await?;
                             self.stream.get_mut().write_all(b"this is no TLS\r\n").await?;
                             return Ok(Next::Closed);
                         }
