@@ -13,7 +13,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::pb::health_client::HealthClient;
 
 use super::values::length_of_time;
@@ -203,6 +203,9 @@ pub(super) fn explain(error: anyhow::Error) -> anyhow::Error {
 pub(super) fn sentence(status: &Status) -> String {
     let code = format!("{:?}", status.code());
     match status.message() {
+        "" if status.code() == Code::Unimplemented => {
+            "the service does not know this operation: it may be of an older version".to_owned()
+        }
         "" => format!("the service refused without a word: {}", status.code().description()),
         message => format!("{} ({code})", message.trim_end_matches('.')),
     }

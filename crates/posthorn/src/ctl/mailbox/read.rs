@@ -80,7 +80,10 @@ fn readable(summary: api::MessageSummary, bytes: &[u8]) -> Result<Readable> {
             None => kind.ctype().to_owned(),
         });
         let kind = kind.unwrap_or_else(|| "text/plain".to_owned());
-        format!("{} ({kind}, {} bytes)", part.attachment_name().unwrap_or("without a name"), part.len())
+        match part.attachment_name() {
+            Some(name) => format!("{name} ({kind}, {} bytes)", part.len()),
+            None => format!("{kind}, {} bytes", part.len()),
+        }
     };
     Ok(Readable {
         message: summary.into(),
