@@ -2,6 +2,7 @@
 //! of the world's code comes. `deny.toml` says the same of licences and bans to `cargo deny`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
@@ -70,6 +71,10 @@ const PURE: [&str; 3] = ["mail", "smtp", "dsn"];
 /// What no pure crate may reach, however far down: sockets, runtimes, databases, randomness of its own choice.
 const IMPURE: [&str; 10] =
     ["tokio", "mio", "socket2", "sqlx", "redis", "hyper", "tonic", "rustls", "tracing-subscriber", "rand"];
+
+/// What no pure crate may ask: time, the environment and the world come in as arguments.
+const QUESTIONS: [&str; 7] =
+    ["SystemTime::now", "Instant::now", "now_utc", "now_local", "std::env", "std::fs", "std::thread"];
 
 /// A second TLS or cryptography library beside rustls with ring.
 const BANNED: [&str; 6] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "libgssapi"];
@@ -156,6 +161,22 @@ fn pure_crates_reach_no_io() {
         let below = reachable(&metadata, &format!("posthorn-{pure}"));
         let impure: Vec<_> = IMPURE.into_iter().filter(|name| below.contains(*name)).collect();
         assert!(impure.is_empty(), "{pure} reaches {impure:?}");
+    }
+}
+
+#[test]
+fn pure_crates_ask_nothing_of_the_world() {
+    for pure in PURE {
+        let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(pure).join("src")];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(path.read_dir().expect("it can be listed").flatten().map(|entry| entry.path()));
+                continue;
+            }
+            let code = std::fs::read_to_string(&path).expect("code is text");
+            let asked: Vec<_> = QUESTIONS.into_iter().filter(|question| code.contains(question)).collect();
+            assert!(asked.is_empty(), "{} asks {asked:?}", path.display());
+        }
     }
 }
 
