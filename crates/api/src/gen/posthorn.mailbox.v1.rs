@@ -263,7 +263,7 @@ pub struct SetFlagsRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetFlagsResponse {
-    /// As they are now.
+    /// As they are now, without the headers' fields.
     #[prost(message, repeated, tag = "1")]
     pub messages: ::prost::alloc::vec::Vec<MessageSummary>,
     /// Left alone because of unchanged_since.
@@ -380,8 +380,11 @@ pub mod mailbox_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// A mailbox is named by its account's address. NOT_FOUND everywhere: no such account, folder or message.
+    /// A mailbox is named by its account's address. NOT_FOUND everywhere: no such account, folder or message; a call for
+    /// several messages passes over those that are not there, and is NOT_FOUND when none is.
     /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAVAILABLE: the store cannot be reached.
+    /// UNAUTHENTICATED, PERMISSION_DENIED: callers from elsewhere than the trusted networks need an API key with the scope
+    /// "mailbox" (authorization: Bearer KEY), which opens the mailboxes of its tenant.
     #[derive(Debug, Clone)]
     pub struct MailboxServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -489,7 +492,7 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// ALREADY_EXISTS: the name is taken.
+        /// ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: the mailbox has as many folders as it may.
         pub async fn create_folder(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateFolderRequest>,
@@ -516,7 +519,8 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// FAILED_PRECONDITION: INBOX cannot be renamed.
+        /// The folders below it go along. FAILED_PRECONDITION: INBOX cannot be renamed, nor a folder moved below itself.
+        /// ALREADY_EXISTS: the new name is taken.
         pub async fn rename_folder(
             &mut self,
             request: impl tonic::IntoRequest<super::RenameFolderRequest>,
@@ -543,7 +547,7 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Deletes a folder with its messages. FAILED_PRECONDITION: INBOX cannot be deleted.
+        /// Deletes a folder with its messages; folders below it stay. FAILED_PRECONDITION: INBOX cannot be deleted.
         pub async fn delete_folder(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteFolderRequest>,
@@ -625,7 +629,9 @@ pub mod mailbox_service_client {
             self.inner.server_streaming(req, path, codec).await
         }
         /// The changes of a mailbox, from a mod-sequence on and then as they happen. Ends only with the caller or the
-        /// service. A caller that comes back with the last modseq it saw misses nothing.
+        /// service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE: what was
+        /// expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox: list anew.
+        /// RESOURCE_EXHAUSTED: too many watch.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -650,7 +656,8 @@ pub mod mailbox_service_client {
                 .insert(GrpcMethod::new("posthorn.mailbox.v1.MailboxService", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Puts a message into a folder without delivering it. Not idempotent. RESOURCE_EXHAUSTED: over quota.
+        /// Puts a message into a folder without delivering it. Not idempotent. RESOURCE_EXHAUSTED: over quota, or larger than
+        /// an append may be. DEADLINE_EXCEEDED: the upload took too long.
         pub async fn append_message(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -709,6 +716,7 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Flags and dates stay. Repeating it makes more copies. RESOURCE_EXHAUSTED: over quota.
         pub async fn copy_messages(
             &mut self,
             request: impl tonic::IntoRequest<super::CopyMessagesRequest>,
@@ -735,6 +743,7 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Repeating it finds nothing to move (NOT_FOUND).
         pub async fn move_messages(
             &mut self,
             request: impl tonic::IntoRequest<super::MoveMessagesRequest>,
@@ -844,7 +853,7 @@ pub mod mailbox_service_server {
             tonic::Response<super::ListFoldersResponse>,
             tonic::Status,
         >;
-        /// ALREADY_EXISTS: the name is taken.
+        /// ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: the mailbox has as many folders as it may.
         async fn create_folder(
             &self,
             request: tonic::Request<super::CreateFolderRequest>,
@@ -852,7 +861,8 @@ pub mod mailbox_service_server {
             tonic::Response<super::CreateFolderResponse>,
             tonic::Status,
         >;
-        /// FAILED_PRECONDITION: INBOX cannot be renamed.
+        /// The folders below it go along. FAILED_PRECONDITION: INBOX cannot be renamed, nor a folder moved below itself.
+        /// ALREADY_EXISTS: the new name is taken.
         async fn rename_folder(
             &self,
             request: tonic::Request<super::RenameFolderRequest>,
@@ -860,7 +870,7 @@ pub mod mailbox_service_server {
             tonic::Response<super::RenameFolderResponse>,
             tonic::Status,
         >;
-        /// Deletes a folder with its messages. FAILED_PRECONDITION: INBOX cannot be deleted.
+        /// Deletes a folder with its messages; folders below it stay. FAILED_PRECONDITION: INBOX cannot be deleted.
         async fn delete_folder(
             &self,
             request: tonic::Request<super::DeleteFolderRequest>,
@@ -894,12 +904,15 @@ pub mod mailbox_service_server {
             + std::marker::Send
             + 'static;
         /// The changes of a mailbox, from a mod-sequence on and then as they happen. Ends only with the caller or the
-        /// service. A caller that comes back with the last modseq it saw misses nothing.
+        /// service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE: what was
+        /// expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox: list anew.
+        /// RESOURCE_EXHAUSTED: too many watch.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Puts a message into a folder without delivering it. Not idempotent. RESOURCE_EXHAUSTED: over quota.
+        /// Puts a message into a folder without delivering it. Not idempotent. RESOURCE_EXHAUSTED: over quota, or larger than
+        /// an append may be. DEADLINE_EXCEEDED: the upload took too long.
         async fn append_message(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendMessageRequest>>,
@@ -915,6 +928,7 @@ pub mod mailbox_service_server {
             tonic::Response<super::SetFlagsResponse>,
             tonic::Status,
         >;
+        /// Flags and dates stay. Repeating it makes more copies. RESOURCE_EXHAUSTED: over quota.
         async fn copy_messages(
             &self,
             request: tonic::Request<super::CopyMessagesRequest>,
@@ -922,6 +936,7 @@ pub mod mailbox_service_server {
             tonic::Response<super::CopyMessagesResponse>,
             tonic::Status,
         >;
+        /// Repeating it finds nothing to move (NOT_FOUND).
         async fn move_messages(
             &self,
             request: tonic::Request<super::MoveMessagesRequest>,
@@ -946,8 +961,11 @@ pub mod mailbox_service_server {
             tonic::Status,
         >;
     }
-    /// A mailbox is named by its account's address. NOT_FOUND everywhere: no such account, folder or message.
+    /// A mailbox is named by its account's address. NOT_FOUND everywhere: no such account, folder or message; a call for
+    /// several messages passes over those that are not there, and is NOT_FOUND when none is.
     /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAVAILABLE: the store cannot be reached.
+    /// UNAUTHENTICATED, PERMISSION_DENIED: callers from elsewhere than the trusted networks need an API key with the scope
+    /// "mailbox" (authorization: Bearer KEY), which opens the mailboxes of its tenant.
     #[derive(Debug)]
     pub struct MailboxServiceServer<T> {
         inner: Arc<T>,
