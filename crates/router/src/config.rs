@@ -1,11 +1,12 @@
 //! The settings of `[router]`; `defaults.toml` explains each.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use posthorn_mail::{Address, Domain};
 use posthorn_service::Listen;
+use posthorn_service::config::{Mistake, Sources, load};
 use serde::{Deserialize, Deserializer};
 
 use crate::decide::Policy;
@@ -23,10 +24,14 @@ pub struct Config {
     pub listen: Listen,
     /// URL of the queue.
     pub queue: String,
+    /// Who may manage the directory without an API key.
+    pub trusted_networks: Vec<IpNet>,
     /// What this installation calls itself.
-    pub hostname: String,
+    #[serde(deserialize_with = "domain")]
+    pub hostname: Domain,
     /// Its other names.
-    pub own_names: Vec<String>,
+    #[serde(deserialize_with = "domains")]
+    pub own_names: Vec<Domain>,
     /// Its addresses.
     pub own_addresses: Vec<IpAddr>,
     /// Who gets the mail for postmaster where nobody else does; empty: nobody.
@@ -133,28 +138,60 @@ pub struct Work {
 }
 
 impl Config {
+    /// Reads the section out of the sources, over the defaults. All mistakes are returned at once.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+        let config: Self = load("router", DEFAULTS, sources)?;
+        let mistakes = config.contradictions();
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+
+    fn contradictions(&self) -> Vec<Mistake> {
+        let at_least_one = [
+            ("expansion.depth", self.expansion.depth),
+            ("expansion.targets", self.expansion.targets),
+            ("dns.attempts", self.dns.attempts as usize),
+            ("dns.max_hosts", self.dns.max_hosts),
+            ("dns.concurrency", self.dns.concurrency),
+            ("work.max_batch", self.work.max_batch as usize),
+            ("work.batches", self.work.batches),
+        ];
+        let mistake = |setting: &str, reason: &str| Mistake {
+            setting: format!("router.{setting}"),
+            source: "all together".into(),
+            reason: reason.into(),
+        };
+        let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
+        let mut mistakes: Vec<Mistake> = zero.map(|(setting, _)| mistake(setting, "must not be 0")).collect();
+        if self.work.max_items < self.work.max_batch as usize {
+            mistakes.push(mistake("work.max_items", "must not be less than work.max_batch"));
+        }
+        // One connection hears of changes.
+        if self.database.max_connections < 2 {
+            mistakes.push(mistake("database.max_connections", "must be at least 2"));
+        }
+        mistakes
+    }
+
     /// What the decision needs to know of the settings.
-    pub(crate) fn policy(&self) -> Result<Policy, posthorn_service::Error> {
-        Ok(Policy {
+    pub(crate) fn policy(&self) -> Policy {
+        let names = std::iter::once(&self.hostname).chain(&self.own_names).cloned().collect();
+        let own = Own { names, addresses: self.own_addresses.iter().copied().collect() };
+        Policy {
             depth: self.expansion.depth,
             targets: self.expansion.targets,
             postmaster: self.postmaster.clone(),
-            own: self.own()?,
-        })
+            own,
+        }
     }
+}
 
-    fn own(&self) -> Result<Own, posthorn_service::Error> {
-        let names = std::iter::once(&self.hostname).chain(&self.own_names);
-        let names = names
-            .filter(|name| !name.is_empty())
-            .map(|name| {
-                name.parse::<Domain>().map_err(|e| {
-                    posthorn_service::Error::fatal(format!("router.hostname, router.own_names: {name}: {e}"))
-                })
-            })
-            .collect::<Result<HashSet<_>, _>>()?;
-        Ok(Own { names, addresses: self.own_addresses.iter().copied().collect() })
-    }
+fn domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Domain, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn domains<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Domain>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().map(|name| name.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
@@ -163,4 +200,37 @@ fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         return Ok(None);
     }
     text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(set: &[(&str, &str)]) -> Sources {
+        let command_line = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Sources { command_line: command_line.collect(), ..Sources::default() }
+    }
+
+    #[test]
+    fn the_defaults_can_be_run_with() {
+        let config = Config::load(&settings(&[])).unwrap();
+        assert_eq!((config.dns.timeout, config.dns.attempts), (Duration::from_secs(5), 2));
+        assert_eq!(config.postmaster, None);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        for (setting, value) in [
+            ("router.dns.servers", "[\"name:53\"]"),
+            ("router.dns.ipv6", "sometimes"),
+            ("router.dns.attempts", "0"),
+            ("router.hostname", "a b"),
+            ("router.postmaster", "nobody"),
+            ("router.work.max_items", "1"),
+            ("router.database.max_connections", "1"),
+        ] {
+            let mistakes = Config::load(&settings(&[(setting, value)])).unwrap_err();
+            assert_eq!(mistakes.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(), [setting]);
+        }
+    }
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::directory::Error;
 
 /// What a caller is told of an error at `what` ("domain example.test").
-fn failed(what: &str, error: Error) -> Status {
+pub(crate) fn failed(what: &str, error: Error) -> Status {
     match error {
         Error::Taken => status(Code::AlreadyExists, "TAKEN", format!("{what}: {error}")),
         Error::NotFound => status(Code::NotFound, "NOT_FOUND", format!("{what}: {error}")),

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+mod callers;
 pub mod config;
 mod decide;
 mod directory;
@@ -16,19 +17,20 @@ mod work;
 
 use std::sync::Arc;
 
-pub use config::Config;
+pub use config::{Config, DEFAULTS};
 use posthorn_api::directory::v1::directory_service_server::DirectoryServiceServer;
 use posthorn_api::routing::v1::routing_service_server::RoutingServiceServer;
 use posthorn_service::{Error, Grpc, Process};
 
 /// Serves the directory and the routing, and works for the queue, until told to stop.
 pub async fn run(config: Config, process: Process) -> Result<(), Error> {
-    let policy = config.policy()?;
+    let policy = config.policy();
     let cache = Arc::new(cache::Cache::new(&config.cache));
     let pool = directory::pool(&config.database).map_err(Error::fatal)?;
     let dns = dns::Dns::new(&config.dns, policy.own.clone()).map_err(Error::fatal)?;
     let router = Arc::new(router::Router::new(pool.clone(), cache.clone(), dns, policy, &config.dns));
     let queue = posthorn_service::connect(&config.queue)?;
+    let callers = callers::Callers::new(&config.trusted_networks);
 
     let listener = tokio::spawn(listen::listen(
         pool.clone(),
@@ -45,7 +47,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         process.shutdown.clone(),
     ));
     let served = Grpc::new(posthorn_api::DESCRIPTORS)
-        .with(DirectoryServiceServer::new(grpc::directory::Directory { router: router.clone() }))
+        .with(DirectoryServiceServer::new(grpc::directory::Directory { router: router.clone(), callers }))
         .with(RoutingServiceServer::new(grpc::routing::Routing { router, keys_for: config.cache.keys }))
         .serve(&config.listen, &process)
         .await;

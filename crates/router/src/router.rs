@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use posthorn_mail::{Address, Domain, Host, ReversePath, Status};
 use sqlx::PgPool;
+use time::OffsetDateTime;
 
 use crate::cache::Cache;
 use crate::config;
@@ -16,6 +17,7 @@ use crate::directory::{Error, keys, lookup};
 use crate::dns::{Destination, Dns};
 use crate::known::{DestinationAnswer, Entry, Key, MailboxName, OurDomain, Snapshot, StaticRoute};
 use crate::refusal;
+use crate::secret;
 
 /// How many keys one statement asks for.
 const KEYS_A_STATEMENT: usize = 2_000;
@@ -176,15 +178,20 @@ impl Router {
         Ok(domain.zip(entry))
     }
 
-    /// The API key whose secret has this hash, expired or not.
-    pub(crate) async fn key(&self, hash: [u8; 32]) -> Result<Option<Arc<keys::Row>>, Error> {
-        if let Some(kept) = self.cache.key(&hash) {
-            return Ok(kept);
-        }
-        let began = self.cache.begin();
-        let key = keys::by_secret(&self.pool, &hash).await?.map(Arc::new);
-        self.cache.keep_key(began, hash, key.clone());
-        Ok(key)
+    /// The API key with this secret, unless it has expired.
+    pub(crate) async fn key(&self, secret: &str) -> Result<Option<Arc<keys::Row>>, Error> {
+        let hash = secret::hash(secret);
+        let key = match self.cache.key(&hash) {
+            Some(kept) => kept,
+            None => {
+                let began = self.cache.begin();
+                let key = keys::by_secret(&self.pool, &hash).await?.map(Arc::new);
+                self.cache.keep_key(began, hash, key.clone());
+                key
+            }
+        };
+        let now = OffsetDateTime::now_utc();
+        Ok(key.filter(|key| key.expires_at.is_none_or(|at| at > now)))
     }
 
     /// Looks keys up and adds what was found, or that nothing was.

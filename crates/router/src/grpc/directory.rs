@@ -15,6 +15,7 @@ use posthorn_api::directory::v1 as wire;
 use posthorn_api::directory::v1::directory_service_server::DirectoryService;
 use tonic::{Request, Response, Status};
 
+use crate::callers::Callers;
 use crate::grpc::field;
 use crate::known::MailboxName;
 use crate::router::Router;
@@ -24,6 +25,15 @@ type Answer<T> = Result<Response<T>, Status>;
 #[derive(Debug, Clone)]
 pub(crate) struct Directory {
     pub(crate) router: Arc<Router>,
+    pub(crate) callers: Callers,
+}
+
+impl Directory {
+    /// The request, if its caller may make it.
+    async fn allow<T>(&self, request: Request<T>) -> Result<T, Status> {
+        self.callers.allow(&self.router, request.metadata(), request.remote_addr()).await?;
+        Ok(request.into_inner())
+    }
 }
 
 #[tonic::async_trait]
@@ -32,181 +42,181 @@ impl DirectoryService for Directory {
         &self,
         request: Request<wire::CreateTenantRequest>,
     ) -> Answer<wire::CreateTenantResponse> {
-        tenants::create(&self.router, request.into_inner()).await.map(Response::new)
+        tenants::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_tenants(
         &self,
         request: Request<wire::ListTenantsRequest>,
     ) -> Answer<wire::ListTenantsResponse> {
-        tenants::list(&self.router, request.into_inner()).await.map(Response::new)
+        tenants::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_tenant(
         &self,
         request: Request<wire::DeleteTenantRequest>,
     ) -> Answer<wire::DeleteTenantResponse> {
-        tenants::delete(&self.router, request.into_inner()).await.map(Response::new)
+        tenants::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn create_domain(
         &self,
         request: Request<wire::CreateDomainRequest>,
     ) -> Answer<wire::CreateDomainResponse> {
-        domains::create(&self.router, request.into_inner()).await.map(Response::new)
+        domains::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn get_domain(&self, request: Request<wire::GetDomainRequest>) -> Answer<wire::GetDomainResponse> {
-        domains::get(&self.router, request.into_inner()).await.map(Response::new)
+        domains::get(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn update_domain(
         &self,
         request: Request<wire::UpdateDomainRequest>,
     ) -> Answer<wire::UpdateDomainResponse> {
-        domains::update(&self.router, request.into_inner()).await.map(Response::new)
+        domains::update(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_domains(
         &self,
         request: Request<wire::ListDomainsRequest>,
     ) -> Answer<wire::ListDomainsResponse> {
-        domains::list(&self.router, request.into_inner()).await.map(Response::new)
+        domains::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_domain(
         &self,
         request: Request<wire::DeleteDomainRequest>,
     ) -> Answer<wire::DeleteDomainResponse> {
-        domains::delete(&self.router, request.into_inner()).await.map(Response::new)
+        domains::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn create_account(
         &self,
         request: Request<wire::CreateAccountRequest>,
     ) -> Answer<wire::CreateAccountResponse> {
-        accounts::create(&self.router, request.into_inner()).await.map(Response::new)
+        accounts::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn get_account(
         &self,
         request: Request<wire::GetAccountRequest>,
     ) -> Answer<wire::GetAccountResponse> {
-        accounts::get(&self.router, request.into_inner()).await.map(Response::new)
+        accounts::get(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn update_account(
         &self,
         request: Request<wire::UpdateAccountRequest>,
     ) -> Answer<wire::UpdateAccountResponse> {
-        accounts::update(&self.router, request.into_inner()).await.map(Response::new)
+        accounts::update(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_accounts(
         &self,
         request: Request<wire::ListAccountsRequest>,
     ) -> Answer<wire::ListAccountsResponse> {
-        accounts::list(&self.router, request.into_inner()).await.map(Response::new)
+        accounts::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_account(
         &self,
         request: Request<wire::DeleteAccountRequest>,
     ) -> Answer<wire::DeleteAccountResponse> {
-        accounts::delete(&self.router, request.into_inner()).await.map(Response::new)
+        accounts::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn create_alias(
         &self,
         request: Request<wire::CreateAliasRequest>,
     ) -> Answer<wire::CreateAliasResponse> {
-        aliases::create(&self.router, request.into_inner()).await.map(Response::new)
+        aliases::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_aliases(
         &self,
         request: Request<wire::ListAliasesRequest>,
     ) -> Answer<wire::ListAliasesResponse> {
-        aliases::list(&self.router, request.into_inner()).await.map(Response::new)
+        aliases::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_alias(
         &self,
         request: Request<wire::DeleteAliasRequest>,
     ) -> Answer<wire::DeleteAliasResponse> {
-        aliases::delete(&self.router, request.into_inner()).await.map(Response::new)
+        aliases::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn create_distribution_list(
         &self,
         request: Request<wire::CreateDistributionListRequest>,
     ) -> Answer<wire::CreateDistributionListResponse> {
-        lists::create(&self.router, request.into_inner()).await.map(Response::new)
+        lists::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn get_distribution_list(
         &self,
         request: Request<wire::GetDistributionListRequest>,
     ) -> Answer<wire::GetDistributionListResponse> {
-        lists::get(&self.router, request.into_inner()).await.map(Response::new)
+        lists::get(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn update_distribution_list(
         &self,
         request: Request<wire::UpdateDistributionListRequest>,
     ) -> Answer<wire::UpdateDistributionListResponse> {
-        lists::update(&self.router, request.into_inner()).await.map(Response::new)
+        lists::update(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_distribution_lists(
         &self,
         request: Request<wire::ListDistributionListsRequest>,
     ) -> Answer<wire::ListDistributionListsResponse> {
-        lists::list(&self.router, request.into_inner()).await.map(Response::new)
+        lists::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_distribution_list(
         &self,
         request: Request<wire::DeleteDistributionListRequest>,
     ) -> Answer<wire::DeleteDistributionListResponse> {
-        lists::delete(&self.router, request.into_inner()).await.map(Response::new)
+        lists::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn create_route(
         &self,
         request: Request<wire::CreateRouteRequest>,
     ) -> Answer<wire::CreateRouteResponse> {
-        routes::create(&self.router, request.into_inner()).await.map(Response::new)
+        routes::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_routes(
         &self,
         request: Request<wire::ListRoutesRequest>,
     ) -> Answer<wire::ListRoutesResponse> {
-        routes::list(&self.router, request.into_inner()).await.map(Response::new)
+        routes::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_route(
         &self,
         request: Request<wire::DeleteRouteRequest>,
     ) -> Answer<wire::DeleteRouteResponse> {
-        routes::delete(&self.router, request.into_inner()).await.map(Response::new)
+        routes::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn create_key(&self, request: Request<wire::CreateKeyRequest>) -> Answer<wire::CreateKeyResponse> {
-        keys::create(&self.router, request.into_inner()).await.map(Response::new)
+        keys::create(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn list_keys(&self, request: Request<wire::ListKeysRequest>) -> Answer<wire::ListKeysResponse> {
-        keys::list(&self.router, request.into_inner()).await.map(Response::new)
+        keys::list(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn delete_key(&self, request: Request<wire::DeleteKeyRequest>) -> Answer<wire::DeleteKeyResponse> {
-        keys::delete(&self.router, request.into_inner()).await.map(Response::new)
+        keys::delete(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 
     async fn explain(&self, request: Request<wire::ExplainRequest>) -> Answer<wire::ExplainResponse> {
-        explain::explain(&self.router, request.into_inner()).await.map(Response::new)
+        explain::explain(&self.router, self.allow(request).await?).await.map(Response::new)
     }
 }
 

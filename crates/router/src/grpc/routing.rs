@@ -17,7 +17,6 @@ use crate::known::{Entry, MailboxName};
 use crate::mx::Server;
 use crate::refusal;
 use crate::router::{Resolved, Router};
-use crate::secret;
 
 /// How many recipients a Verify may have.
 const RECIPIENTS: usize = 10_000;
@@ -85,26 +84,20 @@ impl RoutingService for Routing {
         &self,
         request: Request<wire::VerifyKeyRequest>,
     ) -> Result<Response<wire::VerifyKeyResponse>, Status> {
-        let hash = secret::hash(&request.get_ref().key);
-        let key = self.router.key(hash).await.map_err(|error| failed("key", error))?;
-        let now = time::OffsetDateTime::now_utc();
-        let valid_for = |expires: time::OffsetDateTime| Duration::try_from(expires - now).unwrap_or_default();
-        match key {
-            Some(key) if key.expires_at.is_none_or(|at| at > now) => {
-                let left = key.expires_at.map_or(self.keys_for, valid_for).min(self.keys_for);
-                Ok(Response::new(wire::VerifyKeyResponse {
-                    key_id: key.key_id.clone(),
-                    tenant_id: key.tenant_id.clone(),
-                    scopes: key.scopes.clone(),
-                    cache_for: Some(posthorn_api::duration(left)),
-                }))
-            }
-            _ => Err(status(
-                Code::Unauthenticated,
-                "KEY_UNKNOWN",
-                "the API key is unknown, expired or revoked",
-            )),
-        }
+        let key = self.router.key(&request.get_ref().key).await.map_err(|error| failed("key", error))?;
+        let Some(key) = key else {
+            let text = "the API key is unknown, expired or revoked";
+            return Err(status(Code::Unauthenticated, "KEY_UNKNOWN", text));
+        };
+        let left = key.expires_at.map_or(Duration::MAX, |at| {
+            Duration::try_from(at - time::OffsetDateTime::now_utc()).unwrap_or_default()
+        });
+        Ok(Response::new(wire::VerifyKeyResponse {
+            key_id: key.key_id.clone(),
+            tenant_id: key.tenant_id.clone(),
+            scopes: key.scopes.clone(),
+            cache_for: Some(posthorn_api::duration(left.min(self.keys_for))),
+        }))
     }
 }
 

@@ -25,8 +25,8 @@ async fn resolve(router: &mut Router, domain: &str) -> String {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_dns_says_which_servers() {
+/// A DNS with a domain of each kind.
+async fn world() -> Dns {
     let dns = Dns::start().await;
     dns.mx("two.example", 20, "b.mx.example").mx("two.example", 10, "a.mx.example");
     dns.a("a.mx.example", [192, 0, 2, 1].into()).a("b.mx.example", [192, 0, 2, 2].into());
@@ -50,6 +50,12 @@ async fn the_dns_says_which_servers() {
     dns.mx("part.example", 10, "servfail.example").mx("part.example", 20, "a.mx.example");
     dns.mx("all-fail.example", 10, "servfail.example").mx("all-fail.example", 20, "gone.example");
     dns.trouble("silent.example", Trouble::Silent);
+    dns
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dns_says_which_servers() {
+    let dns = world().await;
     let mut router = Router::with_users(
         &dns,
         &[

@@ -309,3 +309,33 @@ async fn explain_tells_the_way_and_the_hosts() {
     assert_eq!(remote.hosts, ["mx.example.net:25 192.0.2.1"]);
     router.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_need_a_key_for_the_directory() {
+    let database = database().await;
+    let mut trusted = Router::start(&database, &[]).await;
+    let mut secret = async |scope: &str, tenant_id: &str| {
+        let key = wire::Key { scopes: vec![scope.into()], tenant_id: tenant_id.into(), ..Default::default() };
+        let created = trusted.directory.create_key(wire::CreateKeyRequest { key: Some(key) }).await;
+        created.map(|created| created.into_inner().secret)
+    };
+    let (manager, other) = (secret("directory", "").await.unwrap(), secret("submit", "").await.unwrap());
+    let acme = wire::Tenant { tenant_id: "acme".into(), ..Default::default() };
+    let mut router = Router::start(&database, &[("router.trusted_networks", "[]")]).await;
+    let mut ask = async |authorization: Option<String>| {
+        let mut request = tonic::Request::new(wire::CreateTenantRequest { tenant: Some(acme.clone()) });
+        if let Some(value) = authorization {
+            request.metadata_mut().insert("authorization", value.parse().unwrap());
+        }
+        router.directory.create_tenant(request).await.map(drop).map_err(|status| status.code())
+    };
+    assert_eq!(ask(None).await, Err(Code::Unauthenticated));
+    assert_eq!(ask(Some("Basic abc".into())).await, Err(Code::Unauthenticated));
+    assert_eq!(ask(Some("Bearer phk_unknown".into())).await, Err(Code::Unauthenticated));
+    assert_eq!(ask(Some(format!("Bearer {other}"))).await, Err(Code::PermissionDenied));
+    assert_eq!(ask(Some(format!("Bearer {manager}"))).await, Ok(()));
+    let tenants = secret("directory", "acme").await.unwrap();
+    assert_eq!(ask(Some(format!("Bearer {tenants}"))).await, Err(Code::PermissionDenied));
+    router.stop().await;
+    trusted.stop().await;
+}

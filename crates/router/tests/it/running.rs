@@ -7,15 +7,14 @@ use posthorn_api::directory::v1 as wire;
 use posthorn_api::directory::v1::directory_service_client::DirectoryServiceClient;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_router::Config;
-use posthorn_router::config::DEFAULTS;
-use posthorn_service::config::{Sources, load};
+use posthorn_service::config::Sources;
 use posthorn_service::{Channel, Error, Process, connect};
 use posthorn_testkit::{dns::Dns, stores, wait};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long a condition may take to come true.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Router {
     pub(crate) directory: DirectoryServiceClient<Channel>,
@@ -49,7 +48,7 @@ impl Router {
         let given = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let command_line = own.into_iter().chain(given).map(|(name, value)| (name.to_owned(), value));
         let sources = Sources { command_line: command_line.collect(), ..Sources::default() };
-        let config: Config = load("router", DEFAULTS, &sources).unwrap();
+        let config = Config::load(&sources).unwrap();
         let process = Process::new(CancellationToken::new(), None);
         let running = tokio::spawn(posthorn_router::run(config, process.clone()));
         let channel = connect(&format!("http://{listen}")).unwrap();
