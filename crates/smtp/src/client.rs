@@ -5,10 +5,11 @@
 //! comes out as an [`Answer`], with the server's words.
 //!
 //! The content itself stays with the owner of the socket, who puts it into the form that [`Step::Content`] asks for
-//! ([`DotStuffer`] for DATA, as it is for BDAT).
+//! ([`DotStuffer`] for DATA, as it is for BDAT), converted before by [`downgrade`] where [`Capabilities`] ask for that.
 
 mod capabilities;
 mod command;
+mod downgrade;
 mod exchange;
 mod reply;
 mod session;
@@ -17,6 +18,7 @@ mod timeouts;
 mod transaction;
 
 pub use capabilities::{Capabilities, Size};
+pub use downgrade::{Needs, Unconvertible, downgrade, needs};
 pub use reply::{Reply, ReplyError, ReplyReader};
 pub use session::{Ending, Session, Settings, Step};
 pub use stuffing::DotStuffer;

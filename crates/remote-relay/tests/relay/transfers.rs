@@ -378,3 +378,31 @@ async fn a_slow_server_keeps_its_lease() {
     world.outcomes(id).await;
     assert!(world.queue.told().extended >= 3, "{}", world.queue.told().extended);
 }
+
+#[tokio::test]
+async fn eight_bit_content_is_converted_for_a_server_that_cannot_take_it() {
+    let (world, old) = one(Script::named("mx1.test").without("8BITMIME"), &[]).await;
+    let new = server(Script::named("mx2.test")).await;
+    world.router.hosts("new.example", &[("mx2.test", new.address())]);
+    let content = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nein schöner Tag\r\n";
+    let (id, mut message) = item(&["b@example.org", "b@new.example"], content.as_bytes());
+    message.set_body(wire::Body::EightBitMime);
+    world.queue.give("t1", vec![message]);
+    world.outcomes(id).await;
+    let [old_message, new_message] = [&old.messages()[0], &new.messages()[0]];
+    assert!(old_message.content.is_ascii() && !old_message.mail.contains("BODY="), "{old_message:?}");
+    assert!(old_message.content.ends_with(b"sch=C3=B6ner Tag\r\n"), "{old_message:?}");
+    assert_eq!(new_message.content, content.as_bytes());
+    assert!(new_message.mail.contains(" BODY=8BITMIME"), "{}", new_message.mail);
+
+    // A large one is read first, and converted as well.
+    let line = Bytes::from("a somewhat longer line with just one ö in it\r\n".repeat(8_000));
+    let head = Bytes::from_static(b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n");
+    let (id, mut message) = item(&["b@example.org"], b"");
+    message.size = (head.len() + line.len()) as u64;
+    message.content = None;
+    world.queue.keep(id, vec![head, line]);
+    world.queue.give("t2", vec![message]);
+    assert_eq!(world.outcomes(id).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
+    assert!(old.messages()[1].content.is_ascii());
+}

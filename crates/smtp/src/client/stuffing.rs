@@ -32,7 +32,7 @@ impl DotStuffer {
                 out.push(b'.');
             }
             // Up to the line's end, or to the piece's.
-            let end = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
             let (line, after) = rest.split_at(end);
             out.extend_from_slice(line);
             self.tail = match line {
