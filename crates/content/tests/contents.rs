@@ -10,9 +10,9 @@ use sqlx::PgPool;
 
 async fn store() -> PgPool {
     let url = posthorn_testkit::stores::database().await;
-    posthorn_content::migrate(&url).await.unwrap();
+    posthorn_content::migrate(&url).await.expect("the schema can be made");
     let url = posthorn_testkit::stores::as_role(&url, "posthorn_queue").await;
-    PgPool::connect(&url).await.unwrap()
+    PgPool::connect(&url).await.expect("the role can connect")
 }
 
 /// Bytes of which no two stretches are alike.

@@ -1,1 +1,91 @@
-//! queue
+#![doc = include_str!("../README.md")]
+
+mod accept;
+mod config;
+mod dispatch;
+mod error;
+mod fill;
+mod grpc;
+mod hub;
+mod load;
+mod message;
+mod notice;
+mod outcome;
+mod retry;
+mod schedule;
+mod spool;
+mod trace;
+mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_api::spool::v1::spool_service_server::SpoolServiceServer;
+use posthorn_api::work::v1::work_service_server::WorkServiceServer;
+use posthorn_service::{Error, Grpc, Process};
+use tokio::task::JoinSet;
+
+pub use config::{Config, DEFAULTS};
+pub use spool::migrate;
+
+/// How long the last writes may take once the drain time is over.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// Runs the queue until `process.shutdown`; returns when what it was told has been written.
+pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+    let pool = spool::pool(&config.database).map_err(Error::fatal)?;
+    let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
+    let (postgres, redis) = (process.ready.need("postgres"), process.ready.need("redis"));
+    let hub = Arc::new(hub::Hub {
+        policy: retry::Policy {
+            schedule: config.retry.schedule.clone(),
+            uncertain: config.retry.uncertain,
+            attempts: config.give_up.attempts,
+        },
+        level: Arc::new(accept::Level::new(&config)),
+        watchers: trace::Watchers::new(config.trace.max_lag),
+        wake: wake::Wake::new(),
+        leases: hub::Leases::default(),
+        recover: Default::default(),
+        timer: Default::default(),
+        shutdown: process.shutdown.clone(),
+        cut: Default::default(),
+        pool,
+        schedule,
+        config,
+    });
+    tokio::select! {
+        () = fill::count_first(&hub, &postgres) => {}
+        () = process.shutdown.cancelled() => return Ok(()),
+    }
+
+    // The writers end by themselves, when those who hand in work are gone and all is written.
+    let mut writers = JoinSet::new();
+    let accept = accept::start(&hub, &mut writers);
+    let outcomes = outcome::start(&hub, &mut writers);
+    let mut helpers = JoinSet::new();
+    helpers.spawn(fill::run(hub.clone(), redis));
+    helpers.spawn({
+        let hub = hub.clone();
+        async move { hub.wake.run(&hub.schedule, &hub.shutdown).await }
+    });
+
+    let spool = SpoolServiceServer::new(grpc::Spool { hub: hub.clone(), accept })
+        .max_decoding_message_size(grpc::MAX_MESSAGE)
+        .max_encoding_message_size(grpc::MAX_MESSAGE);
+    let work = WorkServiceServer::new(grpc::Work { hub: hub.clone(), outcomes })
+        .max_decoding_message_size(grpc::MAX_MESSAGE)
+        .max_encoding_message_size(grpc::MAX_MESSAGE);
+    let served =
+        Grpc::new(posthorn_api::DESCRIPTORS).with(spool).with(work).serve(&hub.config.listen, &process).await;
+    // Also where the server ended by itself.
+    process.shutdown.cancel();
+    hub.cut.cancel();
+    helpers.join_all().await;
+    let written = async { while writers.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
+        tracing::warn!("some of what was handed in at the end could not be written");
+    }
+    hub.pool.close().await;
+    served
+}

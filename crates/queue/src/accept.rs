@@ -1,0 +1,369 @@
+//! Taking messages over: natural batching. What arrives while a transaction is under way goes into the next one (R7).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use posthorn_api::mail::v1::Origin;
+use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
+use crate::config::Config;
+use crate::error::Unavailable;
+use crate::hub::Hub;
+use crate::message::Recipient;
+use crate::schedule::{Flow, Item, Key, Kind, Lane};
+use crate::spool::{self, KnownKey, Message, NewKey, NewMessage};
+use crate::trace::Record;
+use crate::{notice, spool as ledger};
+
+/// A message that somebody hands in.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) id: MessageId,
+    pub(crate) envelope: Envelope,
+    pub(crate) origin: Origin,
+    pub(crate) received_at: OffsetDateTime,
+    pub(crate) traceparent: String,
+    pub(crate) key: Option<NewKey>,
+    pub(crate) content: Content,
+}
+
+/// Where the bytes of a message are.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Here(Bytes),
+    /// In the store already, counted as released; so many bytes.
+    Uploaded(u64),
+}
+
+impl Content {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Here(bytes) => bytes.len() as u64,
+            Self::Uploaded(size) => *size,
+        }
+    }
+}
+
+/// What became of an incoming message.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// Durable.
+    Accepted,
+    /// Its idempotency key was used for the same before.
+    Repeated(KnownKey),
+    /// Its idempotency key was used for something else.
+    KeyConflict,
+    /// Not taken.
+    Refused(Status),
+}
+
+struct Job {
+    incoming: Incoming,
+    answer: oneshot::Sender<Result<Answer, Unavailable>>,
+}
+
+/// The way into the spool; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Accept {
+    jobs: mpsc::Sender<Job>,
+    level: Arc<Level>,
+}
+
+impl Accept {
+    /// Hands messages in and waits until they are durable; an answer each, in order.
+    pub(crate) async fn accept(&self, incoming: Vec<Incoming>) -> Result<Vec<Answer>, Unavailable> {
+        if self.level.is_full() {
+            return Err(Unavailable::SpoolFull);
+        }
+        let permits = self.jobs.try_reserve_many(incoming.len()).map_err(|_| Unavailable::Busy)?;
+        let mut answers = Vec::with_capacity(incoming.len());
+        for (permit, incoming) in permits.zip(incoming) {
+            let (answer, receiver) = oneshot::channel();
+            permit.send(Job { incoming, answer });
+            answers.push(receiver);
+        }
+        let mut given = Vec::with_capacity(answers.len());
+        for answer in answers {
+            given.push(answer.await.map_err(|_| Unavailable::Stopping)?);
+        }
+        // The call fails as a whole only when nothing of it was kept.
+        let failed = || Answer::Refused(try_later());
+        match given.iter().find_map(|answer| answer.as_ref().err()) {
+            Some(error) if given.iter().all(Result::is_err) => Err(error.clone()),
+            _ => Ok(given.into_iter().map(|answer| answer.unwrap_or_else(|_| failed())).collect()),
+        }
+    }
+}
+
+fn try_later() -> Status {
+    Status::new(451, EnhancedStatus::new(4, 3, 0), "the message could not be stored, try again later")
+}
+
+/// How full the spool is: counted now and then, reckoned between.
+#[derive(Debug, Default)]
+pub(crate) struct Level {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    max_messages: u64,
+    max_bytes: u64,
+}
+
+impl Level {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            max_messages: config.spool.max_messages,
+            max_bytes: config.spool.max_bytes.as_u64(),
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn set(&self, messages: u64, bytes: u64) {
+        self.messages.store(messages, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        metrics::gauge!("posthorn_queue_messages").set(messages as f64);
+        metrics::gauge!("posthorn_queue_bytes").set(bytes as f64);
+    }
+
+    fn add(&self, messages: u64, bytes: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Messages have ended here.
+    pub(crate) fn ended(&self, messages: u64, bytes: u64) {
+        let less = |by| move |level: u64| Some(level.saturating_sub(by));
+        let _ = self.messages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(messages));
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(bytes));
+    }
+
+    fn is_full(&self) -> bool {
+        let over = |level: &AtomicU64, max| max > 0 && level.load(Ordering::Relaxed) >= max;
+        over(&self.messages, self.max_messages) || over(&self.bytes, self.max_bytes)
+    }
+}
+
+/// Starts the writers; they end when every [`Accept`] is dropped and all that waits is written.
+pub(crate) fn start(hub: &Arc<Hub>, tasks: &mut JoinSet<()>) -> Accept {
+    let config = &hub.config.accept;
+    let (sender, receiver) = mpsc::channel(config.max_waiting);
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..config.writers {
+        tasks.spawn(write_all(hub.clone(), receiver.clone()));
+    }
+    Accept { jobs: sender, level: hub.level.clone() }
+}
+
+async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    let most = hub.config.accept.max_batch;
+    let most_bytes = hub.config.accept.max_batch_bytes.as_u64();
+    loop {
+        let mut batch = Vec::new();
+        {
+            let mut jobs = jobs.lock().await;
+            let Some(first) = jobs.recv().await else { return };
+            let mut bytes = first.incoming.content.size();
+            batch.push(first);
+            while batch.len() < most && bytes < most_bytes {
+                let Ok(job) = jobs.try_recv() else { break };
+                bytes += job.incoming.content.size();
+                batch.push(job);
+            }
+        }
+        let span = tracing::debug_span!("queue.accept", messages = batch.len());
+        write(&hub, batch).instrument(span).await;
+    }
+}
+
+async fn write(hub: &Hub, batch: Vec<Job>) {
+    let started = std::time::Instant::now();
+    let (incoming, answers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|job| (job.incoming, job.answer)).unzip();
+    let given = match store(hub, &incoming).await {
+        Ok(given) => given.into_iter().map(Ok).collect(),
+        Err(error) if spool::is_away(&error) || incoming.len() == 1 => {
+            vec![Err(refuse(&error)); incoming.len()]
+        }
+        // One of them is to blame: the others do not suffer for it.
+        Err(_) => {
+            let mut given = Vec::with_capacity(incoming.len());
+            for one in incoming.chunks(1) {
+                let answer = store(hub, one).await.map_err(|error| refuse(&error));
+                given.push(answer.map(|mut answers| answers.remove(0)));
+            }
+            given
+        }
+    };
+    metrics::histogram!("posthorn_queue_accept_seconds").record(started.elapsed());
+    for (answer, given) in answers.into_iter().zip(given) {
+        // A caller that has gone will ask again, with the same id or key.
+        let _ = answer.send(given);
+    }
+}
+
+fn refuse(error: &sqlx::Error) -> Unavailable {
+    tracing::warn!(%error, "messages could not be stored");
+    Unavailable::store(error)
+}
+
+/// One transaction: R1's commit. Then the messages are scheduled, as best as can be.
+async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<Vec<Answer>> {
+    let now = OffsetDateTime::now_utc();
+    let mut transaction = hub.pool.begin().await?;
+    let repeated = keys(&mut transaction, incoming).await?;
+    let mut answers: Vec<Answer> = Vec::with_capacity(incoming.len());
+    let mut new: Vec<(&Incoming, NewMessage)> = Vec::with_capacity(incoming.len());
+    for (at, message) in incoming.iter().enumerate() {
+        match repeated.get(&at) {
+            Some(answer) => answers.push(answer.clone()),
+            None if !found(&mut transaction, message).await? => answers.push(Answer::Refused(try_later())),
+            None => {
+                answers.push(Answer::Accepted);
+                new.push((message, new_message(&hub.config, message, now)));
+            }
+        }
+    }
+    let contents: HashMap<MessageId, &Content> = new.iter().map(|(i, _)| (i.id, &i.content)).collect();
+    let new: Vec<NewMessage> = new.into_iter().map(|(_, message)| message).collect();
+    let records = insert(&mut transaction, &new, &contents, now).await?;
+    transaction.commit().await?;
+
+    let bytes = new.iter().map(|n| n.message.size).sum();
+    hub.level.add(new.len() as u64, bytes);
+    metrics::counter!("posthorn_queue_accepted_total").increment(new.len() as u64);
+    metrics::counter!("posthorn_queue_accepted_bytes").increment(bytes);
+    hub.watchers.tell(&records);
+    hub.schedule_soon(Kind::Route, &fresh_items(&new, now), now).await;
+    Ok(answers)
+}
+
+/// The messages whose key was seen before, by their place, with their answers.
+async fn keys(
+    connection: &mut sqlx::PgConnection,
+    incoming: &[Incoming],
+) -> sqlx::Result<HashMap<usize, Answer>> {
+    let mut keyed: Vec<(usize, &NewKey)> =
+        incoming.iter().enumerate().filter_map(|(at, i)| Some((at, i.key.as_ref()?))).collect();
+    if keyed.is_empty() {
+        return Ok(HashMap::new());
+    }
+    keyed.sort_by(|(_, a), (_, b)| (&a.scope, &a.key).cmp(&(&b.scope, &b.key)));
+    let given: Vec<NewKey> = keyed.iter().map(|(_, key)| (*key).clone()).collect();
+    let mut fresh = ledger::insert::keys(connection, &given).await?;
+    // Of two with the same key in one batch the first takes it.
+    let known: Vec<(usize, &NewKey)> =
+        keyed.into_iter().filter(|(_, key)| !fresh.remove(&(key.scope.clone(), key.key.clone()))).collect();
+    let names: Vec<_> = known.iter().map(|(_, key)| (key.scope.clone(), key.key.clone())).collect();
+    let first = ledger::insert::known_keys(connection, &names).await?;
+    let answer = |(at, key): (usize, &NewKey)| {
+        let first = first.get(&(key.scope.clone(), key.key.clone()))?;
+        // The same message handed in again, its answer lost: not a second one.
+        let same = first.digest == key.digest;
+        Some((at, if same { Answer::Repeated(first.clone()) } else { Answer::KeyConflict }))
+    };
+    Ok(known.into_iter().filter_map(answer).collect())
+}
+
+/// Whether the content is there; an upload becomes one with this transaction.
+async fn found(connection: &mut sqlx::PgConnection, incoming: &Incoming) -> sqlx::Result<bool> {
+    match incoming.content {
+        Content::Here(_) => Ok(true),
+        Content::Uploaded(_) => posthorn_content::unrelease(connection, incoming.id).await,
+    }
+}
+
+fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> NewMessage {
+    let envelope = &incoming.envelope;
+    let sender = envelope.sender.to_string();
+    let received_at = incoming.received_at.min(now);
+    let expires_at = received_at + config.give_up.after;
+    let recipient = |(no, given): (u32, &posthorn_mail::Recipient)| Recipient {
+        notify: given.notify,
+        original: given.original_recipient.clone(),
+        ..Recipient::fresh(no, given.address.to_string(), now)
+    };
+    let recipients: Vec<Recipient> = (1..).zip(&envelope.recipients).map(recipient).collect();
+    NewMessage {
+        timer_at: notice::next_look(&config.notice.after, received_at, 0, expires_at),
+        message: Message {
+            id: incoming.id,
+            flow: Flow::of(&incoming.origin.tenant_id, &sender),
+            sender,
+            received_at,
+            expires_at,
+            size: incoming.content.size(),
+            body: envelope.body,
+            smtputf8: envelope.smtputf8,
+            ret: envelope.ret,
+            envelope_id: envelope.envelope_id.clone(),
+            origin: incoming.origin.clone(),
+            traceparent: incoming.traceparent.clone(),
+            held: false,
+            poison: false,
+            noticed: 0,
+            recipients: recipients.len() as u32,
+            pending: recipients.len() as u32,
+            maybe_local: false,
+        },
+        recipients,
+    }
+}
+
+/// Inserts messages with all that belongs to them; those that are there already are passed over.
+async fn insert(
+    connection: &mut sqlx::PgConnection,
+    new: &[NewMessage],
+    contents: &HashMap<MessageId, &Content>,
+    now: OffsetDateTime,
+) -> sqlx::Result<Vec<Record>> {
+    let is_new: HashSet<MessageId> = ledger::insert::messages(connection, new).await?;
+    let new = || new.iter().filter(|n| is_new.contains(&n.message.id));
+    let recipients: Vec<(MessageId, &Recipient)> =
+        new().flat_map(|n| n.recipients.iter().map(|r| (n.message.id, r))).collect();
+    ledger::insert::recipients(connection, &recipients).await?;
+    let contents: Vec<(MessageId, Bytes)> = new()
+        .filter_map(|n| match contents.get(&n.message.id)? {
+            Content::Here(bytes) => Some((n.message.id, bytes.clone())),
+            Content::Uploaded(_) => None,
+        })
+        .collect();
+    posthorn_content::insert(connection, &contents).await?;
+    let records: Vec<Record> = new().map(|n| Record::accepted(&n.message, now)).collect();
+    ledger::trace::insert(connection, &records, now).await?;
+    Ok(records)
+}
+
+/// Messages of Posthorn's own (notices) join the spool in the transaction of what they tell of.
+pub(crate) async fn insert_own(
+    connection: &mut sqlx::PgConnection,
+    config: &Config,
+    own: &[Incoming],
+    now: OffsetDateTime,
+) -> sqlx::Result<(Vec<Record>, Vec<(Item, OffsetDateTime)>)> {
+    if own.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let contents = own.iter().map(|i| (i.id, &i.content)).collect();
+    let new: Vec<NewMessage> = own.iter().map(|i| new_message(config, i, now)).collect();
+    let records = insert(connection, &new, &contents, now).await?;
+    Ok((records, fresh_items(&new, now)))
+}
+
+fn fresh_items(new: &[NewMessage], now: OffsetDateTime) -> Vec<(Item, OffsetDateTime)> {
+    new.iter()
+        .map(|n| (Item { key: Key { message: n.message.id, lane: Lane::ROUTE }, flow: n.message.flow }, now))
+        .collect()
+}
+
+/// Counts the spool anew.
+pub(crate) async fn count(pool: &PgPool, level: &Level) -> sqlx::Result<()> {
+    let (messages, bytes) = ledger::admin::size(pool).await?;
+    level.set(messages, bytes);
+    Ok(())
+}

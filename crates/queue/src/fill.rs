@@ -1,0 +1,154 @@
+//! Keeping the schedule equal to the spool: filling it when it comes back empty, comparing it after trouble, and
+//! sweeping for what fell out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_mail::MessageId;
+use posthorn_service::Need;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::hub::Hub;
+use crate::schedule::{Add, Item, Kind, Lane, Learn};
+use crate::spool::{self, find::Due};
+
+/// Messages looked at in one step.
+const PAGE: i64 = 2000;
+
+/// Why a comparison did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("Postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// Compares and sweeps until told to stop.
+pub(crate) async fn run(hub: Arc<Hub>, redis: Need) {
+    let mut every = tokio::time::interval(hub.config.sweep.every);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut place = beginning();
+    // At the start nobody knows what happened while the queue was away.
+    hub.recover.notify_one();
+    loop {
+        tokio::select! {
+            () = hub.recover.notified() => {
+                tokio::select! {
+                    () = recover(&hub, &redis) => {}
+                    () = hub.shutdown.cancelled() => return,
+                }
+            }
+            _ = every.tick() => match sweep(&hub, place).await {
+                Ok(next) => place = next,
+                Err(error) => {
+                    tracing::warn!(%error, "the sweep was not finished");
+                    hub.recover.notify_one();
+                }
+            },
+            () = hub.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Compares until it succeeds, saying what it waits for.
+async fn recover(hub: &Hub, redis: &Need) {
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = compare(hub).await {
+        pause = wait(redis, &error, pause).await;
+    }
+    redis.met();
+}
+
+/// Counts the spool for the first time, which tells that Postgres is there and its schema made.
+pub(crate) async fn count_first(hub: &Hub, postgres: &Need) {
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = crate::accept::count(&hub.pool, &hub.level).await {
+        pause = wait(postgres, &error.into(), pause).await;
+    }
+    postgres.met();
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Says what is waited for, waits, and returns how long to wait the next time.
+async fn wait(need: &Need, error: &Error, pause: Duration) -> Duration {
+    need.missing(error);
+    tracing::warn!(%error, "waiting for a store, trying again in {pause:?}");
+    tokio::time::sleep(pause).await;
+    (pause * 2).min(Duration::from_secs(2))
+}
+
+/// Adds all work that the spool knows and the schedule does not.
+async fn compare(hub: &Hub) -> Result<(), Error> {
+    // What this process has given out is known to be leased, whatever Redis has forgotten.
+    let until = OffsetDateTime::now_utc() + hub.config.lease.length;
+    for (token, items) in hub.leases.all() {
+        hub.schedule.restore(token, &items, until).await?;
+    }
+    let now = OffsetDateTime::now_utc();
+    for destination in spool::find::suspended(&hub.pool).await? {
+        hub.schedule.learn(Lane::remote(&destination), Learn::Suspend, now).await?;
+    }
+    let mut filling = Vec::new();
+    for kind in Kind::ALL {
+        for partition in hub.schedule.partitions() {
+            if hub.schedule.begin_filling(kind, partition).await? {
+                filling.push((kind, partition));
+            }
+        }
+    }
+    let (mut last, mut found) = (MessageId::from(Uuid::nil()), 0);
+    while let Some((next, due)) = spool::find::page(&hub.pool, last, PAGE).await? {
+        found += add(hub, &due).await?;
+        last = next;
+        for (kind, partition) in &filling {
+            hub.schedule.go_on_filling(*kind, *partition).await?;
+        }
+    }
+    for (kind, partition) in &filling {
+        hub.schedule.end_filling(*kind, *partition).await?;
+    }
+    if !filling.is_empty() || found > 0 {
+        tracing::info!(found, "the schedule was compared with the spool");
+    }
+    Kind::ALL.into_iter().for_each(|kind| hub.wake.wake(kind));
+    Ok(())
+}
+
+/// A place before all work.
+fn beginning() -> (OffsetDateTime, MessageId) {
+    (OffsetDateTime::UNIX_EPOCH, MessageId::from(Uuid::nil()))
+}
+
+/// Adds work that is overdue and not scheduled, a page from `place` on; returns where the next page begins. What
+/// waits in a long line is overdue, too, and is passed over there; hence the pages.
+async fn sweep(hub: &Hub, place: (OffsetDateTime, MessageId)) -> Result<(OffsetDateTime, MessageId), Error> {
+    let before = OffsetDateTime::now_utc() - hub.config.sweep.overdue;
+    let due = spool::find::overdue(&hub.pool, place, before, PAGE).await?;
+    let found = add(hub, &due).await?;
+    if found > 0 {
+        tracing::warn!(found, "overdue work was missing in the schedule");
+        metrics::counter!("posthorn_queue_swept_total").increment(found);
+    }
+    Ok(match due.last() {
+        Some(last) if due.len() as i64 >= PAGE / 2 => (last.at, last.item.key.message),
+        _ => beginning(),
+    })
+}
+
+async fn add(hub: &Hub, due: &[Due]) -> Result<u64, Error> {
+    let now = OffsetDateTime::now_utc();
+    let mut found = 0;
+    for kind in Kind::ALL {
+        let of_kind = due.iter().filter(|d| d.kind == kind);
+        let items: Vec<(Item, OffsetDateTime)> = of_kind.map(|d| (d.item, d.at)).collect();
+        let added = hub.schedule.add(kind, Add::IfAbsent, &items, now).await?;
+        if added > 0 {
+            hub.wake.wake(kind);
+        }
+        found += added;
+    }
+    Ok(found)
+}

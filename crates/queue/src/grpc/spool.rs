@@ -1,0 +1,210 @@
+//! `SpoolService`: messages in, bytes out.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use posthorn_api::error::invalid;
+use posthorn_api::spool::v1::spool_service_server::SpoolService;
+use posthorn_api::spool::v1::{
+    AcceptEnd, AcceptRequest, AcceptResponse, AcceptResult, AcceptStart, AcceptStreamRequest,
+    AcceptStreamResponse, Accepted, HeldRequest, HeldResponse, KeyConflict, ReadContentRequest,
+    ReadContentResponse, Repeated, accept_result::Result as Wire, accept_stream_request::Part,
+};
+use posthorn_api::{message_id, message_id_bytes};
+use posthorn_content::{CHUNK_BYTES, Upload};
+use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status as MailStatus};
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::accept::{Accept, Answer, Content, Incoming};
+use crate::error::failed;
+use crate::hub::Hub;
+use crate::spool::{self, NewKey};
+
+/// Serves ingress, and whoever reads contents.
+pub(crate) struct Spool {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) accept: Accept,
+}
+
+#[tonic::async_trait]
+impl SpoolService for Spool {
+    type ReadContentStream = BoxStream<'static, Result<ReadContentResponse, Status>>;
+
+    async fn accept(&self, request: Request<AcceptRequest>) -> Result<Response<AcceptResponse>, Status> {
+        let items = request.into_inner().items;
+        let mut results: Vec<Option<AcceptResult>> = Vec::with_capacity(items.len());
+        let mut incoming = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let start = item.start.ok_or_else(|| invalid(format!("items[{at}].start"), "is missing"))?;
+            let message = read_start(start, Content::Here(item.content))?;
+            let refused = self.limits(&message);
+            results.push(refused.map(|status| AcceptResult { result: Some(Wire::Refused(status.into())) }));
+            if results[at].is_none() {
+                incoming.push(message);
+            }
+        }
+        let mut answers = self.accept.accept(incoming).await?.into_iter().map(encode);
+        let results = results.into_iter().map(|refused| refused.or_else(|| answers.next()));
+        Ok(Response::new(AcceptResponse { results: results.map(Option::unwrap_or_default).collect() }))
+    }
+
+    async fn accept_stream(
+        &self,
+        request: Request<Streaming<AcceptStreamRequest>>,
+    ) -> Result<Response<AcceptStreamResponse>, Status> {
+        let mut parts = request.into_inner();
+        let Some(Part::Start(start)) = parts.message().await?.and_then(|first| first.part) else {
+            return Err(invalid("part", "a message begins with its start"));
+        };
+        let mut message = read_start(start, Content::Uploaded(0))?;
+        if let Some(status) = self.limits(&message) {
+            return Ok(refused(status));
+        }
+        let (size, end) = match self.upload(message.id, &mut parts).await? {
+            Uploaded::Whole(size, end) => (size, end),
+            Uploaded::TooLarge => return Ok(refused(too_large())),
+        };
+        if end.size != size {
+            return Err(invalid("end.size", format!("{} bytes were said, {size} have come", end.size)));
+        }
+        message.content = Content::Uploaded(size);
+        if let Some(key) = message.key.as_mut().filter(|_| !end.answer.is_empty()) {
+            key.answer = end.answer.to_vec();
+        }
+        let answer = self.accept.accept(vec![message]).await?.into_iter().next();
+        Ok(Response::new(AcceptStreamResponse { result: answer.map(encode) }))
+    }
+
+    async fn read_content(
+        &self,
+        request: Request<ReadContentRequest>,
+    ) -> Result<Response<Self::ReadContentStream>, Status> {
+        let id = message_id("message_id", &request.into_inner().message_id)?;
+        if spool::find::held(&self.hub.pool, &[id]).await.map_err(failed)?.is_empty() {
+            return Err(Status::not_found("no such message, or it has ended"));
+        }
+        let chunks = posthorn_content::read(self.hub.pool.clone(), id);
+        let chunks = chunks.map_ok(|chunk| ReadContentResponse { chunk }).map_err(failed);
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn held(&self, request: Request<HeldRequest>) -> Result<Response<HeldResponse>, Status> {
+        let ids = request.into_inner().message_ids;
+        let ids = ids.iter().map(|id| message_id("message_ids", id)).collect::<Result<Vec<_>, _>>()?;
+        let held = spool::find::held(&self.hub.pool, &ids).await.map_err(failed)?;
+        Ok(Response::new(HeldResponse { message_ids: held.into_iter().map(message_id_bytes).collect() }))
+    }
+}
+
+/// What came of a stream of chunks.
+enum Uploaded {
+    Whole(u64, AcceptEnd),
+    TooLarge,
+}
+
+impl Spool {
+    /// Writes chunks as they come; a database connection is held only while one is written.
+    async fn upload(
+        &self,
+        id: MessageId,
+        parts: &mut Streaming<AcceptStreamRequest>,
+    ) -> Result<Uploaded, Status> {
+        let pool = &self.hub.pool;
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        let mut upload = Upload::begin(&mut connection, id).await.map_err(failed)?;
+        drop(connection);
+        let mut pending = BytesMut::new();
+        while let Some(part) = parts.message().await? {
+            match part.part {
+                Some(Part::Chunk(chunk)) => pending.extend_from_slice(&chunk),
+                Some(Part::End(end)) => {
+                    let mut connection = pool.acquire().await.map_err(failed)?;
+                    upload.push(&mut connection, &pending).await.map_err(failed)?;
+                    let size = upload.flush(&mut connection).await.map_err(failed)?;
+                    return Ok(Uploaded::Whole(size, end));
+                }
+                Some(Part::Start(_)) => return Err(invalid("part", "a message has one start")),
+                None => {}
+            }
+            if upload.size() + pending.len() as u64 > self.hub.config.accept.max_message.as_u64() {
+                return Ok(Uploaded::TooLarge);
+            }
+            if pending.len() >= CHUNK_BYTES {
+                let mut connection = pool.acquire().await.map_err(failed)?;
+                upload.push(&mut connection, &pending.split()).await.map_err(failed)?;
+            }
+        }
+        Err(invalid("part", "the stream ended before the message did"))
+    }
+
+    fn limits(&self, message: &Incoming) -> Option<MailStatus> {
+        let limits = &self.hub.config.accept;
+        let size = match &message.content {
+            Content::Here(bytes) => bytes.len() as u64,
+            Content::Uploaded(size) => *size,
+        };
+        if size > limits.max_message.as_u64() {
+            return Some(too_large());
+        }
+        if message.envelope.recipients.len() > limits.max_recipients {
+            return Some(MailStatus::new(452, EnhancedStatus::new(4, 5, 3), "too many recipients"));
+        }
+        None
+    }
+}
+
+fn too_large() -> MailStatus {
+    MailStatus::new(552, EnhancedStatus::new(5, 3, 4), "the message is too large")
+}
+
+fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> {
+    let id = message_id("start.message_id", &start.message_id)?;
+    let envelope: Envelope =
+        start.envelope.ok_or_else(|| invalid("start.envelope", "is missing"))?.try_into()?;
+    if envelope.recipients.is_empty() {
+        return Err(invalid("start.envelope.recipients", "is empty"));
+    }
+    let texts = envelope.recipients.iter().filter_map(|r| r.original_recipient.as_deref());
+    if texts.chain(envelope.envelope_id.as_deref()).any(|text| text.contains('\0')) {
+        return Err(invalid("start.envelope", "has a NUL in ENVID or ORCPT"));
+    }
+    let key = start.idempotency.map(|given| NewKey {
+        scope: given.scope,
+        key: given.key,
+        digest: given.digest.to_vec(),
+        answer: given.answer.to_vec(),
+        message: id,
+    });
+    Ok(Incoming {
+        id,
+        envelope,
+        origin: start.origin.unwrap_or_default(),
+        received_at: start
+            .received_at
+            .and_then(posthorn_api::time_of)
+            .unwrap_or_else(OffsetDateTime::now_utc),
+        traceparent: start.traceparent,
+        key,
+        content,
+    })
+}
+
+fn refused(status: MailStatus) -> Response<AcceptStreamResponse> {
+    Response::new(AcceptStreamResponse { result: Some(encode(Answer::Refused(status))) })
+}
+
+fn encode(answer: Answer) -> AcceptResult {
+    let result = match answer {
+        Answer::Accepted => Wire::Accepted(Accepted {}),
+        Answer::Repeated(first) => Wire::Repeated(Repeated {
+            message_id: message_id_bytes(first.message_id.into()),
+            answer: Bytes::from(first.answer),
+        }),
+        Answer::KeyConflict => Wire::KeyConflict(KeyConflict {}),
+        Answer::Refused(status) => Wire::Refused(status.into()),
+    };
+    AcceptResult { result: Some(result) }
+}

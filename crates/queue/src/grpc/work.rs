@@ -1,0 +1,216 @@
+//! `WorkService`: the streams of the workers.
+
+use std::sync::{Arc, Mutex};
+
+use posthorn_api::error::invalid;
+use posthorn_api::message_id;
+use posthorn_api::work::v1::work_service_server::WorkService;
+use posthorn_api::work::v1::{
+    GoAway, Hello, ItemReport, Recorded, Release, ReleasedItem, WorkKind, WorkRequest, WorkResponse,
+    item_report, work_request::Request as Said, work_response::Response as Answer,
+};
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::dispatch::{self, Worker};
+use crate::hub::Hub;
+use crate::outcome::route::Routed;
+use crate::outcome::{Outcomes, Report, Reported};
+use crate::schedule::{Key, Kind, Settle, Then, Token};
+
+/// Batches that a worker may ask for at once; more credits are kept, not lost, up to this.
+const MAX_CREDITS: usize = 10_000;
+/// Answers that may wait for a slow worker.
+const ANSWERS: usize = 64;
+
+/// Serves the workers.
+pub(crate) struct Work {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) outcomes: Outcomes,
+}
+
+#[tonic::async_trait]
+impl WorkService for Work {
+    type WorkStream = ReceiverStream<Result<WorkResponse, Status>>;
+
+    async fn work(
+        &self,
+        request: Request<Streaming<WorkRequest>>,
+    ) -> Result<Response<Self::WorkStream>, Status> {
+        let mut requests = request.into_inner();
+        let Some(Said::Hello(hello)) = requests.message().await?.and_then(|first| first.request) else {
+            return Err(invalid("request", "a stream begins with Hello"));
+        };
+        let (out, answers) = mpsc::channel(ANSWERS);
+        let worker = Arc::new(read_hello(&self.hub, hello, out)?);
+        let stream = Stream { hub: self.hub.clone(), outcomes: self.outcomes.clone(), worker };
+        tokio::spawn(stream.run(requests));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+fn read_hello(
+    hub: &Hub,
+    hello: Hello,
+    out: mpsc::Sender<Result<WorkResponse, Status>>,
+) -> Result<Worker, Status> {
+    let kind = match hello.kind() {
+        WorkKind::Unspecified => return Err(invalid("hello.kind", "is missing")),
+        WorkKind::Route => Kind::Route,
+        WorkKind::Local => Kind::Local,
+        WorkKind::Remote => Kind::Remote,
+    };
+    Ok(Worker {
+        kind,
+        max_batch: hello.max_batch.clamp(1, hub.config.lease.max_batch),
+        name: hello.worker,
+        credits: Semaphore::new(0),
+        given: Mutex::new(Vec::new()),
+        out,
+    })
+}
+
+/// A worker's stream.
+struct Stream {
+    hub: Arc<Hub>,
+    outcomes: Outcomes,
+    worker: Arc<Worker>,
+}
+
+impl Stream {
+    async fn run(self, mut requests: Streaming<WorkRequest>) {
+        let (kind, name) = (self.worker.kind.name(), self.worker.name.clone());
+        tracing::info!(kind, worker = name, "a worker has come");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(dispatch::serve(self.hub.clone(), self.worker.clone()));
+        let goodbye = tokio::spawn(say_goodbye(self.hub.clone(), self.worker.clone()));
+        let end = loop {
+            let request = tokio::select! {
+                request = requests.message() => request,
+                () = self.hub.cut.cancelled() => break Ok(()),
+            };
+            match request {
+                Ok(Some(WorkRequest { request: Some(said) })) => {
+                    if let Err(status) = self.hear(said, &mut tasks).await {
+                        break Err(status);
+                    }
+                }
+                // An unknown request of a newer neighbour.
+                Ok(Some(WorkRequest { request: None })) => {}
+                Ok(None) => break Ok(()),
+                Err(status) => {
+                    tracing::debug!(kind, worker = name, %status, "a worker's stream is broken");
+                    break Ok(());
+                }
+            }
+            while tasks.try_join_next().is_some() {}
+        };
+        goodbye.abort();
+        self.worker.credits.close();
+        // What was reported is recorded, also when nobody waits for the word any more.
+        while tasks.join_next().await.is_some() {}
+        dispatch::orphan(&self.hub, &self.worker).await;
+        if let Err(status) = end {
+            let _ = self.worker.out.send(Err(status)).await;
+        }
+        tracing::info!(kind, worker = name, "a worker has gone");
+    }
+
+    async fn hear(&self, said: Said, tasks: &mut JoinSet<()>) -> Result<(), Status> {
+        match said {
+            Said::Hello(_) => Err(invalid("request", "a stream has one Hello, at its beginning")),
+            Said::Credit(credit) => {
+                let room = MAX_CREDITS.saturating_sub(self.worker.credits.available_permits());
+                self.worker.credits.add_permits((credit.batches as usize).min(room));
+                Ok(())
+            }
+            Said::Report(report) => {
+                let items =
+                    report.items.into_iter().map(|i| self.read(i)).collect::<Result<Vec<_>, Status>>()?;
+                tasks.spawn(record(self.outcomes.clone(), self.worker.clone(), report.report_id, items));
+                Ok(())
+            }
+            Said::Extend(extend) => {
+                for token in extend.tokens {
+                    self.extend(token_of("extend.tokens", &token)?).await;
+                }
+                Ok(())
+            }
+            Said::Release(release) => self.release(release).await,
+        }
+    }
+
+    fn read(&self, item: ItemReport) -> Result<Reported, Status> {
+        let token = token_of("report.items.token", &item.token)?;
+        let message = message_id("report.items.message_id", &item.message_id)?;
+        let report = match (item.report, token.kind()) {
+            (Some(item_report::Report::Route(route)), Kind::Route) => {
+                Report::Route(route.results.into_iter().map(Routed::read).collect::<Result<_, _>>()?)
+            }
+            (Some(item_report::Report::Delivery(delivery)), Kind::Local | Kind::Remote) => {
+                let outcome = |r: posthorn_api::work::v1::RecipientOutcome| {
+                    let outcome = r.outcome.ok_or_else(|| invalid("recipients.outcome", "is missing"))?;
+                    Ok((r.recipient_no, outcome.try_into()?))
+                };
+                Report::Delivery(delivery.recipients.into_iter().map(outcome).collect::<Result<_, Status>>()?)
+            }
+            _ => return Err(invalid("report.items.report", "is missing, or not of the kind of its batch")),
+        };
+        Ok(Reported { token, message, report })
+    }
+
+    async fn extend(&self, token: Token) {
+        let now = OffsetDateTime::now_utc();
+        for partition in self.hub.schedule.partitions() {
+            let until = now + self.hub.config.lease.length;
+            if let Err(error) = self.hub.schedule.extend(token, partition, now, until).await {
+                self.hub.redis_failed(&error);
+            }
+        }
+    }
+
+    async fn release(&self, release: Release) -> Result<(), Status> {
+        let back = |item: ReleasedItem| {
+            let token = token_of("release.items.token", &item.token)?;
+            let message = message_id("release.items.message_id", &item.message_id)?;
+            Ok(Settle { key: Key { message, lane: token.lane() }, token, then: Then::Back })
+        };
+        let ends = release.items.into_iter().map(back).collect::<Result<Vec<_>, Status>>()?;
+        self.hub.leases.settle(&ends.iter().map(|end| (end.token, end.key)).collect::<Vec<_>>());
+        match self.hub.schedule.settle(&ends, OffsetDateTime::now_utc()).await {
+            Ok(_) => self.hub.wake.wake(self.worker.kind),
+            Err(error) => self.hub.redis_failed(&error),
+        }
+        Ok(())
+    }
+}
+
+fn token_of(field: &str, bytes: &[u8]) -> Result<Token, Status> {
+    Token::parse(bytes).ok_or_else(|| invalid(field, "is no token of this queue"))
+}
+
+/// Writes a report and says so.
+async fn record(outcomes: Outcomes, worker: Arc<Worker>, report_id: u64, items: Vec<Reported>) {
+    let named: Vec<ReleasedItem> = items
+        .iter()
+        .map(|item| ReleasedItem {
+            token: bytes::Bytes::copy_from_slice(item.token.bytes()),
+            message_id: posthorn_api::message_id_bytes(item.message),
+        })
+        .collect();
+    // Unrecorded: the worker does not hear of it, and its stream ends with the service.
+    let Some(stale) = outcomes.record(items).await else { return };
+    let stale = named.into_iter().zip(stale).filter(|(_, stale)| *stale).map(|(item, _)| item).collect();
+    let recorded = Answer::Recorded(Recorded { report_id, stale });
+    let _ = worker.out.send(Ok(WorkResponse { response: Some(recorded) })).await;
+}
+
+/// Tells the worker when the service is to stop.
+async fn say_goodbye(hub: Arc<Hub>, worker: Arc<Worker>) {
+    hub.shutdown.cancelled().await;
+    let go_away = Answer::GoAway(GoAway { reason: "the queue is stopping".into() });
+    let _ = worker.out.send(Ok(WorkResponse { response: Some(go_away) })).await;
+}

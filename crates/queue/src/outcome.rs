@@ -1,0 +1,332 @@
+//! Writing outcomes: natural batching, as in `accept`. The decisions are in `route`, `delivery` and `effects`, without
+//! I/O; here is the transaction around them and what follows it in the schedule.
+
+pub(crate) mod delivery;
+pub(crate) mod effects;
+mod notices;
+pub(crate) mod route;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future;
+use posthorn_mail::{MessageId, Outcome};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::Instrument as _;
+
+use crate::accept;
+use crate::hub::Hub;
+use crate::schedule::{Hold, Item, Key, Kind, Learn, Settle, Then, Token};
+use crate::spool;
+use crate::trace::Record;
+use effects::Effects;
+use route::{Context, Routed};
+
+/// What a worker says of an item.
+#[derive(Clone, Debug)]
+pub(crate) struct Reported {
+    pub(crate) token: Token,
+    pub(crate) message: MessageId,
+    pub(crate) report: Report,
+}
+
+/// The outcome of an item, by the kind of work.
+#[derive(Clone, Debug)]
+pub(crate) enum Report {
+    Route(Vec<Routed>),
+    Delivery(Vec<(u32, Outcome)>),
+}
+
+impl Reported {
+    fn key(&self) -> Key {
+        Key { message: self.message, lane: self.token.lane() }
+    }
+}
+
+struct Job {
+    items: Vec<Reported>,
+    /// Which items were stale, by their place.
+    answer: oneshot::Sender<Vec<bool>>,
+}
+
+/// The way of outcomes into the ledger; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Outcomes {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Outcomes {
+    /// Hands outcomes in and waits until they are durable; tells for each whether its token was stale, so that it
+    /// changed nothing. `None`: the service ends, and they are not.
+    pub(crate) async fn record(&self, items: Vec<Reported>) -> Option<Vec<bool>> {
+        let (answer, receiver) = oneshot::channel();
+        self.jobs.send(Job { items, answer }).await.ok()?;
+        receiver.await.ok()
+    }
+}
+
+/// Starts the writers; they end when every [`Outcomes`] is dropped and all that waits is written.
+pub(crate) fn start(hub: &Arc<Hub>, tasks: &mut JoinSet<()>) -> Outcomes {
+    let config = &hub.config.outcome;
+    let (sender, receiver) = mpsc::channel(config.max_waiting);
+    let receiver = Arc::new(Mutex::new(receiver));
+    for _ in 0..config.writers {
+        tasks.spawn(write_all(hub.clone(), receiver.clone()));
+    }
+    Outcomes { jobs: sender }
+}
+
+async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    loop {
+        let mut batch = Vec::new();
+        {
+            let mut jobs = jobs.lock().await;
+            let Some(first) = jobs.recv().await else { return };
+            let mut items = first.items.len();
+            batch.push(first);
+            while items < hub.config.outcome.max_batch {
+                let Ok(job) = jobs.try_recv() else { break };
+                items += job.items.len();
+                batch.push(job);
+            }
+        }
+        let items: Vec<Reported> = batch.iter().flat_map(|job| job.items.iter().cloned()).collect();
+        let span = tracing::debug_span!("queue.outcome", items = items.len());
+        let Some(stale) = record(&hub, &items).instrument(span).await else { continue };
+        let mut stale = stale.into_iter();
+        for job in batch {
+            let its_own = stale.by_ref().take(job.items.len()).collect();
+            // A worker that has gone does not hear it; what is written is written.
+            let _ = job.answer.send(its_own);
+        }
+    }
+}
+
+/// Writes a batch, as often as the stores need to take it. `None`: the service ends first.
+async fn record(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
+    let started = std::time::Instant::now();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let good = claim(hub, items).await;
+        let error = match good {
+            Some(good) => match write(hub, items, &good).await {
+                Ok(()) => {
+                    metrics::histogram!("posthorn_queue_outcome_seconds").record(started.elapsed());
+                    let stale: Vec<bool> = good.into_iter().map(|good| !good).collect();
+                    let count = stale.iter().filter(|stale| **stale).count();
+                    metrics::counter!("posthorn_queue_stale_reports_total").increment(count as u64);
+                    return Some(stale);
+                }
+                Err(error) => error.to_string(),
+            },
+            None => "Redis is away".to_owned(),
+        };
+        tracing::warn!(
+            error,
+            items = items.len(),
+            "outcomes could not be written, trying again in {pause:?}"
+        );
+        // Also after the signal to stop: an outcome that is lost may be a message sent twice.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+        if hub.shutdown.is_cancelled() && started.elapsed() > hub.config.listen.drain {
+            return None;
+        }
+    }
+}
+
+/// Which items' tokens are good. A lease that Redis has lost, or cannot be asked about, is good if this process gave
+/// it out and has no outcome for it: nobody else can have it before Redis is filled anew, leases included. `None`:
+/// this cannot be told now.
+async fn claim(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
+    let now = OffsetDateTime::now_utc();
+    let leases: Vec<(Key, Token)> = items.iter().map(|item| (item.key(), item.token)).collect();
+    let known = |(key, token): &(Key, Token)| hub.leases.knows(*token, *key);
+    match hub.schedule.claim(&leases, now, now + hub.config.lease.length).await {
+        Ok(holds) => {
+            let good = |(lease, hold)| match hold {
+                Hold::Holds => true,
+                Hold::Superseded => false,
+                Hold::Unknown => known(lease),
+            };
+            Some(leases.iter().zip(holds).map(good).collect())
+        }
+        Err(error) => {
+            hub.redis_failed(&error);
+            leases.iter().all(known).then(|| vec![true; items.len()])
+        }
+    }
+}
+
+/// One transaction, and then the schedule.
+async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()> {
+    let now = OffsetDateTime::now_utc();
+    let items: Vec<&Reported> =
+        items.iter().zip(good).filter(|(_, good)| **good).map(|(item, _)| item).collect();
+    if items.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = hub.pool.begin().await?;
+    let mut ids: Vec<MessageId> = items.iter().map(|item| item.message).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let messages = spool::load::lock(&mut transaction, &ids).await?;
+    let keys: Vec<Key> = items.iter().map(|item| item.key()).collect();
+    let waiting = spool::load::waiting(&mut transaction, &keys).await?;
+    let mut routed = routed(&mut transaction, &items).await?;
+
+    let mut effects = Effects::new(messages, &hub.policy, now);
+    let mut ends = Vec::with_capacity(items.len());
+    for item in items {
+        let waiting = waiting.get(&item.key()).map_or(&[][..], Vec::as_slice);
+        let jitter = rand::random();
+        match item.report.clone() {
+            Report::Route(results) => {
+                let max_recipients = hub.config.accept.max_recipients;
+                let context = Context { jitter, max_recipients };
+                route::apply(&mut effects, item.key(), waiting, results, &mut routed, &context);
+            }
+            Report::Delivery(outcomes) => {
+                delivery::apply(&mut effects, item.key(), item.token.kind(), waiting, outcomes, jitter);
+            }
+        }
+        let then = effects.due_again(item.key(), waiting).map_or(Then::Done, Then::At);
+        ends.push(Settle { key: item.key(), token: item.token, then });
+    }
+    let written = commit(hub, transaction, effects).await?;
+    written.schedule(hub, ends).await;
+    Ok(())
+}
+
+/// The addresses that the messages go to already, of those that the router names now.
+async fn routed(
+    connection: &mut PgConnection,
+    items: &[&Reported],
+) -> sqlx::Result<HashSet<(MessageId, String)>> {
+    let mut named: Vec<(MessageId, &str)> = Vec::new();
+    for item in items {
+        if let Report::Route(results) = &item.report {
+            let targets = results.iter().flat_map(|result| &result.targets);
+            named.extend(targets.map(|target| (item.message, target.address.as_str())));
+        }
+    }
+    if named.is_empty() {
+        return Ok(HashSet::new());
+    }
+    Ok(spool::load::routed(connection, &named).await?.into_iter().collect())
+}
+
+/// What is to be done once a transaction is through.
+pub(crate) struct Written {
+    now: OffsetDateTime,
+    adds: Vec<(Kind, Item, OffsetDateTime)>,
+    learn: Vec<(crate::schedule::Lane, Learn)>,
+    notices: Vec<(Item, OffsetDateTime)>,
+}
+
+/// Writes all that came of a batch into the ledger and commits.
+pub(crate) async fn commit(
+    hub: &Hub,
+    mut transaction: sqlx::Transaction<'_, sqlx::Postgres>,
+    mut effects: Effects<'_>,
+) -> sqlx::Result<Written> {
+    let now = effects.now;
+    let connection = &mut *transaction;
+    let own = notices::write(connection, &hub.config, &mut effects).await?;
+    let (mut records, notices) = accept::insert_own(connection, &hub.config, &own, now).await?;
+    spool::update::recipients(connection, &effects.updates()).await?;
+    spool::insert::recipients(connection, &effects.inserts()).await?;
+    spool::update::messages(connection, &effects.going_on()).await?;
+    let ended = effects.ended();
+    end(connection, &effects, &ended).await?;
+    for id in &ended {
+        let event = crate::trace::event(*id, now, posthorn_api::trace::v1::EventKind::Ended);
+        effects.event(*id, event);
+    }
+    let events = std::mem::take(&mut effects.events);
+    let of_messages: Vec<Record> = events.into_iter().map(|(id, events)| Record::new(id, events)).collect();
+    spool::trace::insert(connection, &of_messages, now).await?;
+    transaction.commit().await?;
+
+    records.extend(of_messages);
+    hub.watchers.tell(&records);
+    let bytes = ended.iter().map(|id| effects.messages[id].size).sum();
+    hub.level.ended(ended.len() as u64, bytes);
+    metrics::counter!("posthorn_queue_ended_total").increment(ended.len() as u64);
+    let back_off = now + hub.config.destination.max_back_off;
+    let (concurrency, max) = (hub.config.destination.concurrency, hub.config.destination.max_concurrency);
+    let learn = effects.learnt.iter().map(|(lane, learnt)| match learnt.unavailable {
+        Some(at) => (*lane, Learn::Unavailable { concurrency, until: at.min(back_off) }),
+        None => (*lane, Learn::Success { concurrency, max }),
+    });
+    Ok(Written { now, learn: learn.collect(), adds: effects.adds, notices })
+}
+
+/// Messages end: their rows go, and their content where no mailbox can have it.
+async fn end(connection: &mut PgConnection, effects: &Effects<'_>, ended: &[MessageId]) -> sqlx::Result<()> {
+    let placed = spool::update::end_messages(connection, ended, &effects.unwritten()).await?;
+    let (mut delete, mut release) = (Vec::new(), Vec::new());
+    for (id, placed) in placed {
+        let maybe_local = effects.messages[&id].maybe_local
+            || effects.new.iter().any(|(of, r)| *of == id && r.kind() == Kind::Local);
+        if !placed.local && !maybe_local {
+            delete.push(id);
+        } else if !placed.all_delivered || maybe_local {
+            release.push(id);
+        }
+    }
+    if !delete.is_empty() {
+        posthorn_content::delete(connection, &delete).await?;
+    }
+    if !release.is_empty() {
+        posthorn_content::release(connection, &release).await?;
+    }
+    Ok(())
+}
+
+impl Written {
+    /// Brings the schedule up to the ledger. What Redis does not take now is found again by the sweep.
+    pub(crate) async fn schedule(self, hub: &Hub, ends: Vec<Settle>) {
+        let now = self.now;
+        let settled: Vec<(Token, Key)> = ends.iter().map(|end| (end.token, end.key)).collect();
+        hub.leases.settle(&settled);
+        let mut by_kind: [Vec<(Item, OffsetDateTime)>; 3] = Default::default();
+        for (kind, item, at) in self.adds {
+            by_kind[kind as usize].push((item, at));
+        }
+        by_kind[Kind::Route as usize].extend(self.notices);
+        let settle = async {
+            // Lanes first: whoever is woken by a free slot must not find a lane open that is held back.
+            for (lane, learn) in self.learn {
+                if let Err(error) = hub.schedule.learn(lane, learn, now).await {
+                    hub.redis_failed(&error);
+                }
+            }
+            if !ends.is_empty()
+                && let Err(error) = hub.schedule.settle(&ends, now).await
+            {
+                hub.redis_failed(&error);
+            }
+        };
+        let [route, local, remote] = &by_kind;
+        future::join4(
+            settle,
+            hub.schedule_soon(Kind::Route, route, now),
+            hub.schedule_soon(Kind::Local, local, now),
+            hub.schedule_soon(Kind::Remote, remote, now),
+        )
+        .await;
+        // A later time or a free slot is news to those who wait.
+        let mut kinds: Vec<Kind> = ends
+            .iter()
+            .filter(|end| matches!(end.then, Then::At(_)) || end.token.kind() == Kind::Remote)
+            .map(|end| end.token.kind())
+            .collect();
+        kinds.dedup();
+        kinds.into_iter().for_each(|kind| hub.wake.wake(kind));
+    }
+}

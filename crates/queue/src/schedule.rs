@@ -1,0 +1,446 @@
+//! The schedule in Redis: what is due when, leased to whom, held back by what. All of it can be made anew from Postgres.
+//!
+//! One function a script; the scripts are in `schedule/`, the table of keys in the README. The caller's clock is the
+//! only one: times are arguments.
+
+mod item;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{RedisResult, Script, Value};
+use time::OffsetDateTime;
+
+pub(crate) use item::{Flow, Item, Key, Kind, Lane, Token};
+
+use crate::config;
+
+/// The most items that one script call is given: more would keep Redis from others for long.
+const ITEMS_A_CALL: usize = 500;
+/// The most items that a lease moves from `due` to the ready ones.
+const PROMOTED_A_CALL: usize = 1000;
+/// How long a process that fills an empty schedule may be silent before another begins.
+const FILLING: Duration = Duration::from_secs(30);
+
+/// A connection to Redis that comes back by itself; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Schedule {
+    connection: ConnectionManager,
+    client: redis::Client,
+    prefix: String,
+    partitions: u16,
+    scripts: &'static Scripts,
+}
+
+struct Scripts {
+    add: Script,
+    lease: Script,
+    claim: Script,
+    extend: Script,
+    settle: Script,
+    lane: Script,
+    restore: Script,
+}
+
+/// What [`Schedule::add`] does to items that are in the schedule already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Add {
+    /// They are brought forward; what is leased comes again after its outcome.
+    Sooner,
+    /// They stay as they are.
+    IfAbsent,
+}
+
+/// What a worker asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) now: OffsetDateTime,
+    /// The end of the lease.
+    pub(crate) until: OffsetDateTime,
+    pub(crate) most: u32,
+    /// Batches of a lane under way at first; 0: unlimited.
+    pub(crate) concurrency: u32,
+}
+
+/// What there is for a worker.
+#[derive(Debug)]
+pub(crate) enum Leasing {
+    Batch(Leased),
+    /// Nothing is ready; by then something may be.
+    Nothing(Option<OffsetDateTime>),
+    /// Redis has lost the schedule: it must be filled.
+    Empty,
+}
+
+/// A leased batch.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) token: Token,
+    /// With how often each was leased without an outcome, this time included.
+    pub(crate) items: Vec<(Item, u8)>,
+}
+
+/// Whether a lease still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It does, and has just been renewed.
+    Holds,
+    /// Another has the item.
+    Superseded,
+    /// Redis knows of no lease: it ended, or Redis has lost it.
+    Unknown,
+}
+
+/// How a lease ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settle {
+    pub(crate) key: Key,
+    pub(crate) token: Token,
+    pub(crate) then: Then,
+}
+
+/// What becomes of an item after its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Done,
+    At(OffsetDateTime),
+    /// It was not begun: ready at once.
+    Back,
+}
+
+/// What is learnt of a destination.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Learn {
+    Success { concurrency: u32, max: u32 },
+    Unavailable { concurrency: u32, until: OffsetDateTime },
+    Suspend,
+    Resume,
+}
+
+impl Schedule {
+    /// Prepares a connection; Redis need not be up yet.
+    pub(crate) fn open(config: &config::Redis) -> RedisResult<Self> {
+        let client = redis::Client::open(config.url.as_str())?;
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(config.timeout))
+            .set_response_timeout(Some(config.timeout))
+            // Who waits for Redis does so outside and says so.
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_secs(1));
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client.clone(), settings)?,
+            client,
+            prefix: config.prefix.clone(),
+            partitions: config.partitions,
+            scripts: scripts(),
+        })
+    }
+
+    /// Whether Redis answers.
+    pub(crate) async fn ping(&self) -> RedisResult<()> {
+        redis::cmd("PING").exec_async(&mut self.connection.clone()).await
+    }
+
+    /// For subscriptions.
+    pub(crate) fn client(&self) -> &redis::Client {
+        &self.client
+    }
+
+    /// The channel that tells other replicas of new work.
+    pub(crate) fn channel(&self) -> String {
+        format!("{}:wake", self.prefix)
+    }
+
+    /// Tells the other replicas something.
+    pub(crate) async fn publish(&self, message: &[u8]) -> RedisResult<()> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.channel()).arg(message);
+        command.exec_async(&mut self.connection.clone()).await
+    }
+
+    /// The partitions of a kind.
+    pub(crate) fn partitions(&self) -> std::ops::Range<u16> {
+        0..self.partitions
+    }
+
+    /// Schedules items; returns how many are new or sooner than before.
+    pub(crate) async fn add(
+        &self,
+        kind: Kind,
+        how: Add,
+        items: &[(Item, OffsetDateTime)],
+        now: OffsetDateTime,
+    ) -> RedisResult<u64> {
+        let how = if how == Add::Sooner { "sooner" } else { "absent" };
+        let mut changed = 0;
+        for (partition, items) in self.split(items.iter().map(|item| (kind, item.0.key, item))) {
+            for items in items.chunks(ITEMS_A_CALL) {
+                let mut call = self.call(&self.scripts.add, partition);
+                call.arg(millis(now)).arg(how);
+                for (item, at) in items {
+                    call.arg(&item.bytes()[..]).arg(millis(*at));
+                }
+                changed += call.invoke_async::<u64>(&mut self.connection.clone()).await?;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Leases a batch of a partition.
+    pub(crate) async fn lease(&self, kind: Kind, partition: u16, ask: &Ask) -> RedisResult<Leasing> {
+        let mut call = self.call(&self.scripts.lease, (kind, partition));
+        call.arg(millis(ask.now))
+            .arg(millis(ask.until))
+            .arg(ask.most)
+            .arg(&[kind as u8][..])
+            .arg(&nonce()[..])
+            .arg(ask.concurrency)
+            .arg(PROMOTED_A_CALL);
+        let answer: Vec<Value> = call.invoke_async(&mut self.connection.clone()).await?;
+        read_leasing(&answer).ok_or_else(|| malformed("lease"))
+    }
+
+    /// Which leases still hold; those that do are renewed until `until`.
+    pub(crate) async fn claim(
+        &self,
+        leases: &[(Key, Token)],
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> RedisResult<Vec<Hold>> {
+        let mut holds = vec![Hold::Unknown; leases.len()];
+        let numbered = leases.iter().enumerate();
+        for (partition, leases) in self.split(numbered.map(|(at, l)| (l.1.kind(), l.0, (at, l)))) {
+            for leases in leases.chunks(ITEMS_A_CALL) {
+                let mut call = self.call(&self.scripts.claim, partition);
+                call.arg(millis(now)).arg(millis(until));
+                for (_, (key, token)) in leases {
+                    call.arg(&key.bytes()[..]).arg(&token.bytes()[..]);
+                }
+                let answer: Vec<u8> = numbers(call.invoke_async(&mut self.connection.clone()).await?);
+                for ((at, _), answer) in leases.iter().zip(answer) {
+                    holds[*at] = match answer {
+                        0 => Hold::Superseded,
+                        1 => Hold::Holds,
+                        _ => Hold::Unknown,
+                    };
+                }
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Renews a batch; returns how many items it still has.
+    pub(crate) async fn extend(
+        &self,
+        token: Token,
+        partition: u16,
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> RedisResult<u64> {
+        let mut call = self.call(&self.scripts.extend, (token.kind(), partition));
+        call.arg(millis(now)).arg(millis(until)).arg(&token.bytes()[..]);
+        call.invoke_async(&mut self.connection.clone()).await
+    }
+
+    /// Ends leases; returns for each whether its token was good.
+    pub(crate) async fn settle(&self, ends: &[Settle], now: OffsetDateTime) -> RedisResult<Vec<bool>> {
+        let mut good = vec![false; ends.len()];
+        let numbered = ends.iter().enumerate();
+        for (partition, ends) in self.split(numbered.map(|(at, e)| (e.token.kind(), e.key, (at, e)))) {
+            for ends in ends.chunks(ITEMS_A_CALL) {
+                let mut call = self.call(&self.scripts.settle, partition);
+                call.arg(millis(now));
+                for (_, end) in ends {
+                    let (at, back) = match end.then {
+                        Then::Done => (String::new(), ""),
+                        Then::At(at) => (millis(at).to_string(), ""),
+                        Then::Back => (String::new(), "back"),
+                    };
+                    call.arg(&end.key.bytes()[..]).arg(&end.token.bytes()[..]).arg(at).arg(back);
+                }
+                let answer: Vec<u8> = numbers(call.invoke_async(&mut self.connection.clone()).await?);
+                for ((at, _), answer) in ends.iter().zip(answer) {
+                    good[*at] = answer == 1;
+                }
+            }
+        }
+        Ok(good)
+    }
+
+    /// Notes what was learnt of a destination.
+    pub(crate) async fn learn(&self, lane: Lane, learn: Learn, now: OffsetDateTime) -> RedisResult<()> {
+        let partition = (Kind::Remote, self.part_of_lane(lane));
+        let mut call = self.call(&self.scripts.lane, partition);
+        call.arg(millis(now)).arg(&lane.0[..]);
+        match learn {
+            Learn::Success { concurrency, max } => call.arg("success").arg(concurrency).arg(max),
+            Learn::Unavailable { concurrency, until } => {
+                call.arg("unavailable").arg(concurrency).arg(millis(until))
+            }
+            Learn::Suspend => call.arg("suspend"),
+            Learn::Resume => call.arg("resume"),
+        };
+        call.invoke_async(&mut self.connection.clone()).await
+    }
+
+    /// Puts a lease back that Redis has lost.
+    pub(crate) async fn restore(
+        &self,
+        token: Token,
+        items: &[Item],
+        until: OffsetDateTime,
+    ) -> RedisResult<()> {
+        for (partition, items) in self.split(items.iter().map(|i| (token.kind(), i.key, i))) {
+            for items in items.chunks(ITEMS_A_CALL) {
+                let mut call = self.call(&self.scripts.restore, partition);
+                call.arg(millis(until)).arg(&token.bytes()[..]);
+                for item in items {
+                    call.arg(&item.bytes()[..]);
+                }
+                let () = call.invoke_async(&mut self.connection.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to fill a partition that has lost its marker; `false` when it has one, or another fills it.
+    pub(crate) async fn begin_filling(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.key(kind, partition, "filled")).arg("begun").arg("NX");
+        command.arg("PX").arg(FILLING.as_millis() as u64);
+        let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
+        Ok(set.is_some())
+    }
+
+    /// Says that the filling goes on.
+    pub(crate) async fn go_on_filling(&self, kind: Kind, partition: u16) -> RedisResult<()> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.key(kind, partition, "filled")).arg("begun");
+        command.arg("PX").arg(FILLING.as_millis() as u64);
+        command.exec_async(&mut self.connection.clone()).await
+    }
+
+    /// Marks a partition as filled.
+    pub(crate) async fn end_filling(&self, kind: Kind, partition: u16) -> RedisResult<()> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.key(kind, partition, "filled")).arg("yes");
+        command.exec_async(&mut self.connection.clone()).await
+    }
+
+    /// Whether a partition has its marker.
+    pub(crate) async fn is_filled(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
+        let mut command = redis::cmd("EXISTS");
+        command.arg(self.key(kind, partition, "filled"));
+        command.query_async(&mut self.connection.clone()).await
+    }
+
+    /// Items of a kind that are leased now.
+    pub(crate) async fn leased(&self, kind: Kind) -> RedisResult<u64> {
+        let mut leased = 0;
+        for partition in self.partitions() {
+            let mut command = redis::cmd("HLEN");
+            command.arg(self.key(kind, partition, "lease"));
+            leased += command.query_async::<u64>(&mut self.connection.clone()).await?;
+        }
+        Ok(leased)
+    }
+
+    /// The partition that an item is in: a lane of remote work, with its limits, is in one; all else goes by message.
+    pub(crate) fn part_of(&self, kind: Kind, key: &Key) -> u16 {
+        match kind {
+            Kind::Remote => self.part_of_lane(key.lane),
+            Kind::Route | Kind::Local => {
+                let [.., high, low] = *key.message.as_bytes();
+                u16::from_be_bytes([high, low]) % self.partitions
+            }
+        }
+    }
+
+    fn part_of_lane(&self, lane: Lane) -> u16 {
+        u16::from_be_bytes([lane.0[0], lane.0[1]]) % self.partitions
+    }
+
+    fn split<T>(&self, items: impl Iterator<Item = (Kind, Key, T)>) -> BTreeMap<(Kind, u16), Vec<T>> {
+        let mut parts: BTreeMap<(Kind, u16), Vec<T>> = BTreeMap::new();
+        for (kind, key, item) in items {
+            parts.entry((kind, self.part_of(kind, &key))).or_default().push(item);
+        }
+        parts
+    }
+
+    fn key(&self, kind: Kind, partition: u16, name: &str) -> String {
+        format!("{}:{{{}.{partition}}}:{name}", self.prefix, kind.name())
+    }
+
+    fn call<'a>(&self, script: &'a Script, (kind, partition): (Kind, u16)) -> redis::ScriptInvocation<'a> {
+        script.key(self.key(kind, partition, "due"))
+    }
+}
+
+fn scripts() -> &'static Scripts {
+    static SCRIPTS: std::sync::OnceLock<Scripts> = std::sync::OnceLock::new();
+    macro_rules! script {
+        ($file:literal) => {
+            Script::new(concat!(include_str!("schedule/common.lua"), "\n", include_str!($file)))
+        };
+    }
+    SCRIPTS.get_or_init(|| Scripts {
+        add: script!("schedule/add.lua"),
+        lease: script!("schedule/lease.lua"),
+        claim: script!("schedule/claim.lua"),
+        extend: script!("schedule/extend.lua"),
+        settle: script!("schedule/settle.lua"),
+        lane: script!("schedule/lane.lua"),
+        restore: script!("schedule/restore.lua"),
+    })
+}
+
+/// A number that no other lease of any replica has: random at the start of the process, then counted.
+fn nonce() -> [u8; 8] {
+    static NEXT: std::sync::OnceLock<AtomicU64> = std::sync::OnceLock::new();
+    NEXT.get_or_init(|| AtomicU64::new(rand::random())).fetch_add(1, Ordering::Relaxed).to_be_bytes()
+}
+
+fn read_leasing(answer: &[Value]) -> Option<Leasing> {
+    let bytes = |value: &Value| match value {
+        Value::BulkString(bytes) => Some(bytes.clone()),
+        _ => None,
+    };
+    let (verb, rest) = answer.split_first()?;
+    match &bytes(verb)?[..] {
+        b"empty" => Some(Leasing::Empty),
+        b"nothing" => {
+            let next = String::from_utf8(bytes(rest.first()?)?).ok()?;
+            Some(Leasing::Nothing(next.parse().ok().and_then(time_of)))
+        }
+        b"batch" => {
+            let (token, rest) = rest.split_first()?;
+            let items = rest.chunks_exact(2).map(|pair| {
+                let Value::Int(count) = pair[1] else { return None };
+                Some((Item::parse(&bytes(&pair[0])?)?, u8::try_from(count).ok()?))
+            });
+            let token = Token::parse(&bytes(token)?)?;
+            Some(Leasing::Batch(Leased { token, items: items.collect::<Option<_>>()? }))
+        }
+        _ => None,
+    }
+}
+
+/// Lua's numbers come as integers; a `Vec<u8>` would be read as a string.
+fn numbers(answer: Vec<i64>) -> Vec<u8> {
+    answer.into_iter().map(|n| u8::try_from(n).unwrap_or(u8::MAX)).collect()
+}
+
+fn malformed(script: &'static str) -> redis::RedisError {
+    (redis::ErrorKind::UnexpectedReturnType, "a script answered something else", script.to_owned()).into()
+}
+
+fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+fn time_of(millis: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()
+}

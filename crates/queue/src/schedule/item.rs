@@ -1,0 +1,205 @@
+//! What is scheduled: a message within a lane, and the names it goes by in Redis.
+
+use posthorn_mail::MessageId;
+use sha2::{Digest as _, Sha256};
+
+use crate::message::State;
+
+/// The kinds of work; each has its own part of the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Route = 0,
+    Local = 1,
+    Remote = 2,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Route, Self::Local, Self::Remote];
+
+    /// As in keys, logs and metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Local => "local",
+            Self::Remote => "remote",
+        }
+    }
+
+    /// The state of the recipients that wait for it.
+    pub(crate) fn state(self) -> State {
+        match self {
+            Self::Route => State::Fresh,
+            Self::Local => State::Local,
+            Self::Remote => State::Remote,
+        }
+    }
+
+    /// The work that recipients in this state wait for.
+    pub(crate) fn of(state: State) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.state() == state)
+    }
+}
+
+/// What work is queued, limited and suspended by: for remote work the destination. Eight bytes of its SHA-256, so that
+/// names of any length cost the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lane(pub(crate) [u8; 8]);
+
+impl Lane {
+    pub(crate) const ROUTE: Self = Self(*b"route\0\0\0");
+    pub(crate) const LOCAL: Self = Self(*b"local\0\0\0");
+
+    /// The lane of a destination.
+    pub(crate) fn remote(destination: &str) -> Self {
+        Self(digest(&[destination]))
+    }
+
+    pub(crate) fn column(self) -> i64 {
+        i64::from_be_bytes(self.0)
+    }
+
+    pub(crate) fn from_column(column: i64) -> Self {
+        Self(column.to_be_bytes())
+    }
+}
+
+/// Whom work is taken in turns from: a sender within a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Flow(pub(crate) [u8; 8]);
+
+impl Flow {
+    pub(crate) fn of(tenant: &str, sender: &str) -> Self {
+        Self(digest(&[tenant, sender]))
+    }
+
+    pub(crate) fn column(self) -> i64 {
+        i64::from_be_bytes(self.0)
+    }
+
+    pub(crate) fn from_column(column: i64) -> Self {
+        Self(column.to_be_bytes())
+    }
+}
+
+fn digest(parts: &[&str]) -> [u8; 8] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+        hash.update([0]);
+    }
+    *hash.finalize().first_chunk().expect("a SHA-256 has 32 bytes")
+}
+
+/// A message within a lane: with all of its recipients that wait there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Item {
+    pub(crate) key: Key,
+    pub(crate) flow: Flow,
+}
+
+/// What names an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) message: MessageId,
+    pub(crate) lane: Lane,
+}
+
+impl Key {
+    pub(crate) const LEN: usize = 24;
+
+    /// Message id and lane.
+    pub(crate) fn bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..16].copy_from_slice(self.message.as_bytes());
+        bytes[16..].copy_from_slice(&self.lane.0);
+        bytes
+    }
+}
+
+impl Item {
+    pub(crate) const LEN: usize = 32;
+
+    /// The member of the sorted sets: key and flow.
+    pub(crate) fn bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..Key::LEN].copy_from_slice(&self.key.bytes());
+        bytes[Key::LEN..].copy_from_slice(&self.flow.0);
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        Some(Self {
+            key: Key {
+                message: MessageId::try_from(&bytes[..16]).ok()?,
+                lane: Lane(bytes[16..24].try_into().ok()?),
+            },
+            flow: Flow(bytes[24..].try_into().ok()?),
+        })
+    }
+}
+
+/// The name of a lease: of which kind of work and lane, and a number that never comes twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Token([u8; Token::LEN]);
+
+impl Token {
+    pub(crate) const LEN: usize = 17;
+
+    pub(crate) fn new(kind: Kind, lane: Lane, nonce: [u8; 8]) -> Self {
+        let mut bytes = [0; Self::LEN];
+        bytes[0] = kind as u8;
+        bytes[1..9].copy_from_slice(&lane.0);
+        bytes[9..].copy_from_slice(&nonce);
+        Self(bytes)
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; Self::LEN] = bytes.try_into().ok()?;
+        (bytes[0] < 3).then_some(Self(bytes))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::ALL[usize::from(self.0[0])]
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        Lane(*self.0[1..].first_chunk().expect("a token has 17 bytes"))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nonce = u64::from_be_bytes(*self.0[9..].first_chunk().expect("a token has 17 bytes"));
+        write!(f, "{}/{nonce:016x}", self.kind().name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_there_and_back() {
+        let lane = Lane::remote("mx.example.net");
+        let key = Key { message: MessageId::generate(), lane };
+        let item = Item { key, flow: Flow::of("tenant", "a@example.net") };
+        assert_eq!(Item::parse(&item.bytes()), Some(item));
+        assert_eq!(Item::parse(&key.bytes()), None);
+        assert_eq!(Lane::from_column(lane.column()), lane);
+        assert_eq!(Flow::from_column(item.flow.column()), item.flow);
+        let token = Token::new(Kind::Remote, lane, *b"12345678");
+        assert_eq!(Token::parse(token.bytes()), Some(token));
+        assert_eq!((token.kind(), token.lane()), (Kind::Remote, lane));
+        assert_eq!(Token::parse(&[9; 17]), None);
+    }
+
+    #[test]
+    fn parts_of_a_flow_are_kept_apart() {
+        assert_ne!(Flow::of("a", "bc"), Flow::of("ab", "c"));
+    }
+}

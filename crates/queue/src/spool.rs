@@ -1,0 +1,124 @@
+//! The ledger in Postgres: what is still owed. One function a statement, by subject in `spool/`.
+
+pub(crate) mod admin;
+pub(crate) mod find;
+pub(crate) mod insert;
+pub(crate) mod load;
+pub(crate) mod trace;
+pub(crate) mod update;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use posthorn_api::mail::v1::Origin;
+use posthorn_mail::{Body, MessageId, Notify, Ret};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use time::OffsetDateTime;
+
+use crate::config;
+use crate::schedule::Flow;
+
+pub(crate) use insert::{KnownKey, NewKey, NewMessage};
+
+/// A message, as the ledger has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) id: MessageId,
+    /// Empty: the null sender.
+    pub(crate) sender: String,
+    pub(crate) received_at: OffsetDateTime,
+    pub(crate) expires_at: OffsetDateTime,
+    pub(crate) size: u64,
+    pub(crate) body: Body,
+    pub(crate) smtputf8: bool,
+    pub(crate) ret: Option<Ret>,
+    pub(crate) envelope_id: Option<String>,
+    pub(crate) origin: Origin,
+    pub(crate) traceparent: String,
+    pub(crate) flow: Flow,
+    pub(crate) held: bool,
+    pub(crate) poison: bool,
+    /// Ages for delay notices that it has reached.
+    pub(crate) noticed: usize,
+    /// Recipients so far.
+    pub(crate) recipients: u32,
+    /// Those that have not ended.
+    pub(crate) pending: u32,
+    pub(crate) maybe_local: bool,
+}
+
+/// Brings the schema `spool` up to date; as the owner of the database, after `posthorn_content::migrate`. Safe when
+/// several run at once.
+pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
+    use sqlx::Connection as _;
+    let mut migrator = sqlx::migrate!();
+    migrator.create_schema("spool");
+    migrator.dangerous_set_table_name("spool.migration");
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    migrator.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Prepares a pool; Postgres need not be up yet.
+pub(crate) fn pool(config: &config::Database) -> sqlx::Result<PgPool> {
+    let millis = |length: Duration| length.as_millis().to_string();
+    let options = PgConnectOptions::from_str(&config.url)?.application_name("posthorn-queue").options([
+        ("statement_timeout", millis(config.statement_timeout)),
+        ("idle_in_transaction_session_timeout", millis(config.statement_timeout)),
+        // R1: what was committed is on the disk.
+        ("synchronous_commit", "on".to_owned()),
+    ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.acquire_timeout)
+        .connect_lazy_with(options))
+}
+
+/// Whether an error means that Postgres, or the way to it, is away, and not that the statement is wrong.
+pub(crate) fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Class 08 connection, 40 rolled back (deadlock, serialization), 53 resources, 57 operator (shutdown, cancel).
+        sqlx::Error::Database(error) => error
+            .code()
+            .and_then(|code| code.get(..2).map(|class| ["08", "40", "53", "57"].contains(&class)))
+            .unwrap_or(false),
+        _ => false,
+    }
+}
+
+fn notify_column(notify: Option<Notify>) -> Option<i16> {
+    Some(match notify? {
+        Notify::Never => 0,
+        Notify::On { success, failure, delay } => {
+            i16::from(success) | i16::from(failure) << 1 | i16::from(delay) << 2
+        }
+    })
+}
+
+fn notify_of(column: Option<i16>) -> Option<Notify> {
+    Some(match column? {
+        0 => Notify::Never,
+        bits => Notify::On { success: bits & 1 != 0, failure: bits & 2 != 0, delay: bits & 4 != 0 },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notify_goes_there_and_back() {
+        for bits in 0..8 {
+            assert_eq!(notify_column(notify_of(Some(bits))), Some(bits));
+        }
+        assert_eq!(notify_column(notify_of(None)), None);
+        assert_eq!(notify_of(Some(3)), Some(Notify::On { success: true, failure: true, delay: false }));
+    }
+}

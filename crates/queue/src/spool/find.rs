@@ -1,0 +1,152 @@
+//! Finding what is to be done: for the schedule, and by time.
+
+use posthorn_mail::MessageId;
+use sqlx::{PgConnection, PgPool, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Message;
+
+use crate::schedule::{Flow, Item, Key, Kind, Lane};
+
+/// Work that is owed, and since or from when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    pub(crate) kind: Kind,
+    pub(crate) item: Item,
+    pub(crate) at: OffsetDateTime,
+}
+
+type Row = (Uuid, i64, i16, i64, OffsetDateTime);
+
+fn due((message, lane, state, flow, at): Row) -> Option<Due> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.state() as i16 == state)?;
+    let key = Key { message: message.into(), lane: Lane::from_column(lane) };
+    Some(Due { kind, item: Item { key, flow: Flow::from_column(flow) }, at })
+}
+
+/// All work of `limit` messages after `after`, and the last of these messages; `None` when there are no more.
+pub(crate) async fn page(
+    pool: &PgPool,
+    after: MessageId,
+    limit: i64,
+) -> sqlx::Result<Option<(MessageId, Vec<Due>)>> {
+    let messages: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT message_id FROM spool.message WHERE message_id > $1 ORDER BY message_id LIMIT $2",
+    )
+    .bind(after.uuid())
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let Some(last) = messages.last() else { return Ok(None) };
+    let last = MessageId::from(*last);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT r.message_id, r.lane, r.state, m.flow, min(r.next_attempt_at)
+         FROM spool.message m JOIN spool.recipient r ON r.message_id = m.message_id
+         WHERE m.message_id = ANY($1) AND NOT m.held AND NOT m.poison AND r.next_attempt_at IS NOT NULL
+         GROUP BY r.message_id, r.lane, r.state, m.flow",
+    )
+    .bind(messages)
+    .fetch_all(pool)
+    .await?;
+    Ok(Some((last, rows.into_iter().filter_map(due).collect())))
+}
+
+/// Work that should have been begun before `before`, beginning after the place `after`, in order; at most `limit`
+/// recipients' worth. With the place of the last.
+pub(crate) async fn overdue(
+    pool: &PgPool,
+    after: (OffsetDateTime, MessageId),
+    before: OffsetDateTime,
+    limit: i64,
+) -> sqlx::Result<Vec<Due>> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT r.message_id, r.lane, r.state, m.flow, r.next_attempt_at
+         FROM (SELECT message_id, lane, state, next_attempt_at FROM spool.recipient
+               WHERE next_attempt_at >= $1 AND next_attempt_at < $3 AND (next_attempt_at, message_id) > ($1, $2)
+               ORDER BY next_attempt_at, message_id LIMIT $4) r
+         JOIN spool.message m ON m.message_id = r.message_id
+         WHERE NOT m.held AND NOT m.poison ORDER BY r.next_attempt_at, r.message_id",
+    )
+    .bind(after.0)
+    .bind(after.1.uuid())
+    .bind(before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().filter_map(due).collect())
+}
+
+/// When the next message must be looked at.
+pub(crate) async fn next_timer(pool: &PgPool) -> sqlx::Result<Option<OffsetDateTime>> {
+    sqlx::query_scalar("SELECT min(timer_at) FROM spool.message WHERE timer_at < 'infinity'")
+        .fetch_one(pool)
+        .await
+}
+
+/// Messages that must be looked at by now, locked; what another replica looks at is passed over.
+pub(crate) async fn timers(
+    connection: &mut PgConnection,
+    now: OffsetDateTime,
+    limit: i64,
+) -> sqlx::Result<Vec<Message>> {
+    let rows = sqlx::query(
+        "SELECT * FROM spool.message WHERE timer_at <= $1 ORDER BY timer_at LIMIT $2
+         FOR NO KEY UPDATE SKIP LOCKED",
+    )
+    .bind(now)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(super::load::message).collect()
+}
+
+/// Notes how far messages' notices have come and when they are to be looked at next; `None`: not by time.
+pub(crate) async fn set_timers(
+    connection: &mut PgConnection,
+    timers: &[(MessageId, usize, Option<OffsetDateTime>)],
+) -> sqlx::Result<()> {
+    if timers.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE spool.message m SET noticed = t.noticed, timer_at = coalesce(t.timer_at, 'infinity')
+         FROM UNNEST($1::uuid[], $2::smallint[], $3::timestamptz[]) AS t(message_id, noticed, timer_at)
+         WHERE m.message_id = t.message_id",
+    )
+    .bind(timers.iter().map(|t| t.0.uuid()).collect::<Vec<_>>())
+    .bind(timers.iter().map(|t| t.1 as i16).collect::<Vec<_>>())
+    .bind(timers.iter().map(|t| t.2).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Destinations that are suspended.
+pub(crate) async fn suspended(pool: &PgPool) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT destination FROM spool.suspension").fetch_all(pool).await
+}
+
+/// Sets items aside: they are not given out until an operator says so. Returns which were not aside before.
+pub(crate) async fn set_poison(
+    connection: &mut PgConnection,
+    ids: &[MessageId],
+) -> sqlx::Result<Vec<MessageId>> {
+    let rows = sqlx::query(
+        "UPDATE spool.message SET poison = true WHERE message_id = ANY($1) AND NOT poison RETURNING message_id",
+    )
+    .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| row.try_get::<Uuid, _>(0).map(MessageId::from)).collect()
+}
+
+/// Which of these messages are in the spool.
+pub(crate) async fn held(pool: &PgPool, ids: &[MessageId]) -> sqlx::Result<Vec<MessageId>> {
+    let rows: Vec<Uuid> =
+        sqlx::query_scalar("SELECT message_id FROM spool.message WHERE message_id = ANY($1)")
+            .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+            .fetch_all(pool)
+            .await?;
+    Ok(rows.into_iter().map(MessageId::from).collect())
+}

@@ -1,0 +1,162 @@
+//! Taking messages in. Each function is one statement for a whole batch, in the caller's transaction.
+
+use std::collections::{HashMap, HashSet};
+
+use posthorn_api::mail::v1 as wire;
+use posthorn_mail::MessageId;
+use prost::Message as _;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Message, notify_column};
+use crate::message::{Recipient, State};
+use crate::schedule::Lane;
+
+/// A message with its recipients, on its way into the spool.
+#[derive(Debug)]
+pub(crate) struct NewMessage {
+    pub(crate) message: Message,
+    /// When it must be looked at for the first time.
+    pub(crate) timer_at: OffsetDateTime,
+    pub(crate) recipients: Vec<Recipient>,
+}
+
+/// An idempotency key that a message comes with.
+#[derive(Clone, Debug)]
+pub(crate) struct NewKey {
+    pub(crate) scope: String,
+    pub(crate) key: String,
+    pub(crate) digest: Vec<u8>,
+    pub(crate) answer: Vec<u8>,
+    pub(crate) message: MessageId,
+}
+
+/// What an idempotency key was first used for.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(crate) struct KnownKey {
+    pub(crate) digest: Vec<u8>,
+    pub(crate) answer: Vec<u8>,
+    pub(crate) message_id: Uuid,
+}
+
+/// Writes keys down; returns which of them are new. The others, and those of transactions that are under way, are
+/// waited for. Callers sort them, so that two transactions do not wait for each other.
+pub(crate) async fn keys(
+    connection: &mut PgConnection,
+    keys: &[NewKey],
+) -> sqlx::Result<HashSet<(String, String)>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "INSERT INTO spool.idempotency (scope, key, digest, answer, message_id)
+         SELECT * FROM UNNEST($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::uuid[])
+         ON CONFLICT (scope, key) DO NOTHING RETURNING scope, key",
+    )
+    .bind(keys.iter().map(|k| k.scope.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|k| k.key.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|k| &k.digest[..]).collect::<Vec<_>>())
+    .bind(keys.iter().map(|k| &k.answer[..]).collect::<Vec<_>>())
+    .bind(keys.iter().map(|k| k.message.uuid()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// What keys were first used for.
+pub(crate) async fn known_keys(
+    connection: &mut PgConnection,
+    keys: &[(String, String)],
+) -> sqlx::Result<HashMap<(String, String), KnownKey>> {
+    type Row = (String, String, Vec<u8>, Vec<u8>, Uuid);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT i.scope, i.key, i.digest, i.answer, i.message_id FROM spool.idempotency i
+         JOIN UNNEST($1::text[], $2::text[]) AS k(scope, key) ON i.scope = k.scope AND i.key = k.key",
+    )
+    .bind(keys.iter().map(|k| k.0.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|k| k.1.as_str()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let known = |(scope, key, digest, answer, message_id): Row| {
+        ((scope, key), KnownKey { digest, answer, message_id })
+    };
+    Ok(rows.into_iter().map(known).collect())
+}
+
+/// Inserts messages; returns which of them are new. One that is there already is not touched: the caller repeats
+/// itself, its id says so.
+pub(crate) async fn messages(
+    connection: &mut PgConnection,
+    new: &[NewMessage],
+) -> sqlx::Result<HashSet<MessageId>> {
+    let all = || new.iter().map(|n| &n.message);
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO spool.message (message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret,
+             envelope_id, origin, traceparent, flow, recipients, pending)
+         SELECT *, recipients FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[],
+             $5::timestamptz[], $6::bigint[], $7::smallint[], $8::boolean[], $9::smallint[], $10::text[],
+             $11::bytea[], $12::text[], $13::bigint[], $14::integer[])
+             AS m(message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret, envelope_id,
+                  origin, traceparent, flow, recipients)
+         ON CONFLICT (message_id) DO NOTHING RETURNING message_id",
+    )
+    .bind(all().map(|m| m.id.uuid()).collect::<Vec<_>>())
+    .bind(all().map(|m| m.sender.as_str()).collect::<Vec<_>>())
+    .bind(all().map(|m| m.received_at).collect::<Vec<_>>())
+    .bind(all().map(|m| m.expires_at).collect::<Vec<_>>())
+    .bind(new.iter().map(|n| n.timer_at).collect::<Vec<_>>())
+    .bind(all().map(|m| i64::try_from(m.size).unwrap_or(i64::MAX)).collect::<Vec<_>>())
+    .bind(all().map(|m| wire::Body::from(m.body) as i16).collect::<Vec<_>>())
+    .bind(all().map(|m| m.smtputf8).collect::<Vec<_>>())
+    .bind(all().map(|m| wire::Ret::from(m.ret) as i16).collect::<Vec<_>>())
+    .bind(all().map(|m| m.envelope_id.as_deref()).collect::<Vec<_>>())
+    .bind(all().map(|m| m.origin.encode_to_vec()).collect::<Vec<_>>())
+    .bind(all().map(|m| m.traceparent.as_str()).collect::<Vec<_>>())
+    .bind(all().map(|m| m.flow.column()).collect::<Vec<_>>())
+    .bind(all().map(|m| m.recipients as i32).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(MessageId::from).collect())
+}
+
+/// Inserts recipients, fresh or already placed.
+pub(crate) async fn recipients(
+    connection: &mut PgConnection,
+    new: &[(MessageId, &Recipient)],
+) -> sqlx::Result<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let columns = super::update::Columns::of(new);
+    sqlx::query(
+        "INSERT INTO spool.recipient (message_id, recipient_no, sender, state, lane, place, destination, attempts,
+             next_attempt_at, last, address, notify, original, parent)
+         SELECT * FROM UNNEST($1::uuid[], $2::integer[], $3::text[], $4::smallint[], $5::bigint[], $6::bytea[],
+             $7::text[], $8::integer[], $9::timestamptz[], $10::bytea[], $11::text[], $12::smallint[], $13::text[],
+             $14::integer[])",
+    )
+    .bind(columns.message_id)
+    .bind(columns.no)
+    .bind(columns.sender)
+    .bind(columns.state)
+    .bind(columns.lane)
+    .bind(columns.place)
+    .bind(columns.destination)
+    .bind(columns.attempts)
+    .bind(columns.next_attempt_at)
+    .bind(columns.last)
+    .bind(new.iter().map(|(_, r)| r.address.as_str()).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, r)| notify_column(r.notify)).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, r)| r.original.as_deref()).collect::<Vec<_>>())
+    .bind(new.iter().map(|(_, r)| r.parent.map(|no| no as i32)).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The lane that a recipient waits in.
+pub(crate) fn lane_of(recipient: &Recipient) -> Lane {
+    match (recipient.state, &recipient.place) {
+        (State::Fresh, _) | (_, crate::message::Place::Unknown) => Lane::ROUTE,
+        (_, crate::message::Place::Local(_)) => Lane::LOCAL,
+        (_, crate::message::Place::Remote(target)) => Lane::remote(&target.destination),
+    }
+}

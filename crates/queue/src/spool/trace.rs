@@ -1,0 +1,86 @@
+//! What happened to messages.
+
+use posthorn_api::trace::v1::TraceMessageResponse;
+use posthorn_mail::MessageId;
+use prost::Message as _;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::trace::Record;
+
+/// Adds to the traces of messages.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    records: &[Record],
+    at: OffsetDateTime,
+) -> sqlx::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO spool.event (message_id, at, events) SELECT m, $2, e FROM UNNEST($1::uuid[], $3::bytea[]) AS n(m, e)",
+    )
+    .bind(records.iter().map(|r| r.message.uuid()).collect::<Vec<_>>())
+    .bind(at)
+    .bind(records.iter().map(|r| r.trace.encode_to_vec()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// All that is known of a message; `None` when nothing is.
+pub(crate) async fn of_message(
+    connection: &mut PgConnection,
+    id: MessageId,
+) -> sqlx::Result<Option<TraceMessageResponse>> {
+    let rows: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT events FROM spool.event WHERE message_id = $1 ORDER BY at")
+            .bind(id.uuid())
+            .fetch_all(&mut *connection)
+            .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let pending: Option<i32> = sqlx::query_scalar("SELECT pending FROM spool.message WHERE message_id = $1")
+        .bind(id.uuid())
+        .fetch_optional(connection)
+        .await?;
+    let mut trace = TraceMessageResponse { pending: pending.unwrap_or(0) as u32, ..Default::default() };
+    for row in rows {
+        trace.merge(&row[..]).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    }
+    Ok(Some(trace))
+}
+
+/// Deletes at most `limit` of the rows older than `before`; returns how many.
+pub(crate) async fn forget(
+    connection: &mut PgConnection,
+    before: OffsetDateTime,
+    limit: i64,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM spool.event WHERE ctid = ANY(ARRAY(SELECT ctid FROM spool.event WHERE at < $1 LIMIT $2))",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes at most `limit` of the idempotency keys older than `before`; returns how many.
+pub(crate) async fn forget_keys(
+    connection: &mut PgConnection,
+    before: OffsetDateTime,
+    limit: i64,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM spool.idempotency
+         WHERE ctid = ANY(ARRAY(SELECT ctid FROM spool.idempotency WHERE created_at < $1 LIMIT $2))",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}

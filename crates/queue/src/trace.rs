@@ -1,0 +1,111 @@
+//! What happened to messages, as values; and telling it to those who watch.
+
+use posthorn_api::mail::v1 as wire;
+use posthorn_api::timestamp;
+use posthorn_api::trace::v1::{Event, EventKind, TraceMessageResponse};
+use posthorn_mail::MessageId;
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+
+use crate::message::{Recipient, Words};
+use crate::spool::Message;
+
+/// What one transaction did to a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) message: MessageId,
+    pub(crate) trace: TraceMessageResponse,
+}
+
+impl Record {
+    /// Something that happened to a message.
+    pub(crate) fn new(message: MessageId, events: Vec<Event>) -> Self {
+        Self { message, trace: TraceMessageResponse { events, ..Default::default() } }
+    }
+
+    /// A message was taken in.
+    pub(crate) fn accepted(message: &Message, at: OffsetDateTime) -> Self {
+        let event =
+            Event { origin: Some(message.origin.clone()), ..event(message.id, at, EventKind::Accepted) };
+        Self {
+            message: message.id,
+            trace: TraceMessageResponse {
+                events: vec![event],
+                sender: message.sender.clone(),
+                pending: 0,
+                traceparent: message.traceparent.clone(),
+            },
+        }
+    }
+}
+
+/// An event of a whole message.
+pub(crate) fn event(message: MessageId, at: OffsetDateTime, kind: EventKind) -> Event {
+    Event {
+        message_id: message.to_string(),
+        at: Some(timestamp(at)),
+        kind: kind.into(),
+        ..Default::default()
+    }
+}
+
+/// An event of a recipient, with the words of its last attempt.
+pub(crate) fn of_recipient(
+    message: MessageId,
+    at: OffsetDateTime,
+    kind: EventKind,
+    recipient: &Recipient,
+) -> Event {
+    let words = |last: &Words| (last.status.clone().into(), last.server.clone().map(Into::into));
+    let (status, server): (Option<wire::Status>, Option<wire::RemoteServer>) = match &recipient.last {
+        None => (None, None),
+        Some(last) => {
+            let (status, server) = words(last);
+            (Some(status), server)
+        }
+    };
+    Event {
+        recipient: recipient.address.clone(),
+        attempt: recipient.attempts,
+        status,
+        server,
+        ..event(message, at, kind)
+    }
+}
+
+/// Those who watch events on this replica.
+#[derive(Clone, Debug)]
+pub(crate) struct Watchers {
+    sender: broadcast::Sender<Event>,
+}
+
+impl Watchers {
+    /// `max_lag`: events that a watcher may be behind before it loses some.
+    pub(crate) fn new(max_lag: usize) -> Self {
+        Self { sender: broadcast::Sender::new(max_lag.max(1)) }
+    }
+
+    /// Watches from now on.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Event> {
+        self.sender.subscribe()
+    }
+
+    /// Whether somebody does.
+    pub(crate) fn any(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+
+    /// Tells what has happened; costs nothing while nobody watches.
+    pub(crate) fn tell(&self, records: &[Record]) {
+        if self.any() {
+            for event in records.iter().flat_map(|record| &record.trace.events) {
+                let _ = self.sender.send(event.clone());
+            }
+        }
+    }
+
+    /// Passes on what happened on another replica.
+    pub(crate) fn tell_one(&self, event: Event) {
+        let _ = self.sender.send(event);
+    }
+}

@@ -1,0 +1,313 @@
+//! A queue with stores of its own, and workers whose every step the test decides.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthorn_api::mail::v1::{self as mail, outcome};
+use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
+use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
+use posthorn_api::spool::v1::{AcceptItem, AcceptRequest, AcceptResult, AcceptStart, accept_result};
+use posthorn_api::trace::v1::trace_service_client::TraceServiceClient;
+use posthorn_api::work::v1::{self as work, work_service_client::WorkServiceClient};
+use posthorn_mail::MessageId;
+use posthorn_queue::Config;
+use posthorn_service::config::Sources;
+use posthorn_service::{Channel, Process};
+use posthorn_stores::{Redis, free_port};
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+pub use posthorn_testkit::wait::until;
+
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Stores, and settings for queues on them.
+pub struct Stores {
+    pub database: String,
+    pub redis: Redis,
+    pub pool: PgPool,
+}
+
+impl Stores {
+    pub async fn new() -> Self {
+        let owner = posthorn_testkit::stores::database().await;
+        posthorn_content::migrate(&owner).await.expect("content migrates");
+        posthorn_queue::migrate(&owner).await.expect("spool migrates");
+        let database = posthorn_testkit::stores::as_role(&owner, "posthorn_queue").await;
+        let pool = PgPool::connect(&owner).await.expect("the database answers");
+        Self { database, redis: posthorn_testkit::stores::redis().await, pool }
+    }
+
+    /// Starts a queue on these stores.
+    pub async fn queue(&self, settings: &[(&str, &str)]) -> Queue {
+        let (grpc, http) = (free_port().expect("a port"), free_port().expect("a port"));
+        let mut command_line = vec![
+            ("queue.database.url".to_owned(), self.database.clone()),
+            ("queue.redis.url".to_owned(), self.redis.url()),
+            ("queue.listen.grpc".to_owned(), format!("127.0.0.1:{grpc}")),
+            ("queue.listen.http".to_owned(), format!("127.0.0.1:{http}")),
+            ("queue.hostname".to_owned(), "mx.example.test".to_owned()),
+        ];
+        command_line.extend(settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        let config =
+            Config::load(&Sources { command_line, ..Default::default() }).expect("the settings are good");
+        let process = Process::new(CancellationToken::new(), None);
+        let task = tokio::spawn(posthorn_queue::run(config, process.clone()));
+        let ready = process.ready.clone();
+        until("the queue to be ready", LIMIT, async || ready.is_ready().then_some(())).await;
+        let channel = posthorn_service::connect(&format!("http://127.0.0.1:{grpc}")).expect("a URL");
+        Queue { process, task, channel }
+    }
+
+    /// Rows of a table of the spool.
+    pub async fn count(&self, table: &'static str) -> i64 {
+        let statement = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("the table can be counted")
+    }
+
+    /// Waits until nothing is owed any more.
+    pub async fn until_empty(&self) {
+        until("the spool to be empty", LIMIT, async || {
+            let left = self.count("spool.message").await + self.count("spool.recipient").await;
+            (left == 0).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn flush_redis(&self) {
+        let client = redis::Client::open(self.redis.url()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("it flushes");
+    }
+}
+
+/// A running queue.
+pub struct Queue {
+    pub process: Process,
+    task: JoinHandle<Result<(), posthorn_service::Error>>,
+    channel: Channel,
+}
+
+/// A worker's stream, driven by hand.
+pub struct Worker {
+    pub requests: mpsc::Sender<work::WorkRequest>,
+    pub responses: Streaming<work::WorkResponse>,
+    next_report: u64,
+    /// Batches that came while something else was waited for.
+    early: Vec<work::Batch>,
+}
+
+impl Queue {
+    pub fn spool(&self) -> SpoolServiceClient<Channel> {
+        SpoolServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn admin(&self) -> QueueServiceClient<Channel> {
+        QueueServiceClient::new(self.channel.clone())
+    }
+
+    pub fn trace(&self) -> TraceServiceClient<Channel> {
+        TraceServiceClient::new(self.channel.clone())
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) {
+        self.process.shutdown.cancel();
+        self.task.await.expect("it does not panic").expect("it ends well");
+    }
+
+    /// Ends it where it stands.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        self.process.shutdown.cancel();
+    }
+
+    /// Hands messages in; all must be accepted.
+    pub async fn accept(&self, items: Vec<AcceptItem>) {
+        for result in self.try_accept(items).await {
+            assert!(matches!(result.result, Some(accept_result::Result::Accepted(_))), "{result:?}");
+        }
+    }
+
+    pub async fn try_accept(&self, items: Vec<AcceptItem>) -> Vec<AcceptResult> {
+        self.spool().accept(AcceptRequest { items }).await.expect("the call succeeds").into_inner().results
+    }
+
+    pub async fn worker(&self, kind: work::WorkKind, credits: u32, max_batch: u32) -> Worker {
+        let (requests, receiver) = mpsc::channel(64);
+        let hello = work::Hello { kind: kind.into(), worker: "test".into(), max_batch };
+        send(&requests, work::work_request::Request::Hello(hello)).await;
+        send(&requests, work::work_request::Request::Credit(work::Credit { batches: credits })).await;
+        let mut client = WorkServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        let responses =
+            client.work(ReceiverStream::new(receiver)).await.expect("the stream opens").into_inner();
+        Worker { requests, responses, next_report: 0, early: Vec::new() }
+    }
+}
+
+async fn send(requests: &mpsc::Sender<work::WorkRequest>, request: work::work_request::Request) {
+    requests.send(work::WorkRequest { request: Some(request) }).await.expect("the stream is open");
+}
+
+impl Worker {
+    pub async fn credit(&self, batches: u32) {
+        send(&self.requests, work::work_request::Request::Credit(work::Credit { batches })).await;
+    }
+
+    /// The next batch; gives the credit back for another.
+    pub async fn batch(&mut self) -> work::Batch {
+        if !self.early.is_empty() {
+            return self.early.remove(0);
+        }
+        match self.response().await {
+            work::work_response::Response::Batch(batch) => batch,
+            other => panic!("no batch: {other:?}"),
+        }
+    }
+
+    /// Asserts that nothing comes for a while.
+    pub async fn nothing(&mut self, length: Duration) {
+        let response = tokio::time::timeout(length, self.responses.message()).await;
+        assert!(response.is_err(), "nothing was expected: {response:?}");
+    }
+
+    pub async fn response(&mut self) -> work::work_response::Response {
+        let response = tokio::time::timeout(LIMIT, self.responses.message());
+        let response = response.await.expect("a response comes").expect("the stream is good");
+        response.expect("the stream goes on").response.expect("a response")
+    }
+
+    /// Reports items and waits for the word; returns the stale ones.
+    pub async fn report(&mut self, items: Vec<work::ItemReport>) -> Vec<MessageId> {
+        self.next_report += 1;
+        let report = work::Report { report_id: self.next_report, items };
+        send(&self.requests, work::work_request::Request::Report(report)).await;
+        loop {
+            match self.response().await {
+                work::work_response::Response::Recorded(recorded) => {
+                    assert_eq!(recorded.report_id, self.next_report);
+                    let id =
+                        |item: &work::ReleasedItem| MessageId::try_from(&item.message_id[..]).expect("an id");
+                    return recorded.stale.iter().map(id).collect();
+                }
+                work::work_response::Response::Batch(batch) => self.early.push(batch),
+                other => panic!("no word: {other:?}"),
+            }
+        }
+    }
+
+    /// Routes all of a batch by `decide`; nothing may be stale.
+    pub async fn route(&mut self, batch: &work::Batch, decide: impl Fn(&str) -> Vec<work::RouteTarget>) {
+        let items = batch.items.iter().map(|item| work::ItemReport {
+            token: batch.token.clone(),
+            message_id: item.message_id.clone(),
+            report: Some(work::item_report::Report::Route(work::RouteReport {
+                results: item
+                    .recipients
+                    .iter()
+                    .map(|r| work::RouteResult { recipient_no: r.recipient_no, targets: decide(&r.address) })
+                    .collect(),
+            })),
+        });
+        let items = items.collect();
+        assert_eq!(self.report(items).await, []);
+    }
+
+    /// Reports the same outcome for all recipients of a batch; returns the stale items.
+    pub async fn outcome(
+        &mut self,
+        batch: &work::Batch,
+        outcome: impl Fn(&work::ItemRecipient) -> mail::Outcome,
+    ) -> Vec<MessageId> {
+        let items = batch.items.iter().map(|item| work::ItemReport {
+            token: batch.token.clone(),
+            message_id: item.message_id.clone(),
+            report: Some(work::item_report::Report::Delivery(work::DeliveryReport {
+                recipients: item
+                    .recipients
+                    .iter()
+                    .map(|r| work::RecipientOutcome {
+                        recipient_no: r.recipient_no,
+                        outcome: Some(outcome(r)),
+                    })
+                    .collect(),
+            })),
+        });
+        let items = items.collect();
+        self.report(items).await
+    }
+}
+
+pub const CONTENT: &str = "From: a@example.net\r\nSubject: hello\r\n\r\nHello, world\r\n";
+
+/// A message from `sender` to `recipients`, with its id.
+pub fn message(sender: &str, recipients: &[&str]) -> (MessageId, AcceptItem) {
+    let id = MessageId::generate();
+    let recipients = recipients
+        .iter()
+        .map(|address| mail::Recipient { address: (*address).to_owned(), ..Default::default() })
+        .collect();
+    let start = AcceptStart {
+        envelope: Some(mail::Envelope { sender: sender.into(), recipients, ..Default::default() }),
+        origin: Some(mail::Origin { protocol: "ESMTP".into(), ..Default::default() }),
+        message_id: posthorn_api::message_id_bytes(id),
+        received_at: Some(posthorn_api::timestamp(time::OffsetDateTime::now_utc())),
+        ..Default::default()
+    };
+    (id, AcceptItem { start: Some(start), content: Bytes::from_static(CONTENT.as_bytes()) })
+}
+
+/// A mailbox here.
+pub fn local(address: &str) -> Vec<work::RouteTarget> {
+    let target = work::LocalTarget { account_id: Bytes::from_static(&[7; 16]), ..Default::default() };
+    vec![work::RouteTarget {
+        address: address.into(),
+        decision: Some(work::route_target::Decision::Local(target)),
+        ..Default::default()
+    }]
+}
+
+/// Another server, of the address' domain.
+pub fn remote(address: &str) -> Vec<work::RouteTarget> {
+    let domain = address.rsplit('@').next().unwrap_or_default();
+    let target = work::RemoteTarget { destination: format!("mx.{domain}"), domain: domain.into() };
+    vec![work::RouteTarget {
+        address: address.into(),
+        decision: Some(work::route_target::Decision::Remote(target)),
+        ..Default::default()
+    }]
+}
+
+pub fn status(code: u32, text: &str) -> mail::Status {
+    mail::Status { code, enhanced: String::new(), text: text.into() }
+}
+
+fn wire(result: outcome::Result) -> mail::Outcome {
+    let remote = mail::RemoteServer { host: "mx.example.net".into(), ..Default::default() };
+    mail::Outcome { result: Some(result), remote: Some(remote) }
+}
+
+pub fn delivered() -> mail::Outcome {
+    let status = Some(status(250, "ok"));
+    wire(outcome::Result::Delivered(mail::Delivered { status, dsn_passed_on: false }))
+}
+
+pub fn deferred(text: &str) -> mail::Outcome {
+    let status = Some(status(451, text));
+    wire(outcome::Result::Deferred(mail::Deferred { status, destination_unavailable: false }))
+}
+
+pub fn unavailable() -> mail::Outcome {
+    let status = Some(status(421, "down"));
+    wire(outcome::Result::Deferred(mail::Deferred { status, destination_unavailable: true }))
+}
+
+pub fn failed(text: &str) -> mail::Outcome {
+    wire(outcome::Result::Failed(mail::Failed { status: Some(status(550, text)) }))
+}
