@@ -4,7 +4,7 @@ CARGO ?= cargo
 DATA  ?= .posthorn
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt proto docs tools proto-lint clean
+.PHONY: help run build test lint fmt proto reference docs tools proto-lint clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ fmt: ## Format the code
 
 proto: ## Generate the gRPC code anew from proto/
 	$(CARGO) run -q -p posthorn-api --example generate
+
+reference: ## Put the compiled-in defaults into docs/CONFIGURATION.md
+	$(CARGO) build -q --bin posthorn
+	target/debug/posthorn config defaults > target/defaults.toml
+	sed -n '1,/^```toml/p' docs/CONFIGURATION.md > target/reference.md
+	{ cat target/reference.md target/defaults.toml; echo '```'; } > docs/CONFIGURATION.md
 
 proto-lint: ## Check the protos' style with buf (from PyPI: pip install buf-bin)
 	cd proto && buf lint

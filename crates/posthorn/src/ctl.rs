@@ -2,6 +2,7 @@
 
 mod connect;
 mod directory;
+pub(crate) mod example;
 mod explain;
 mod health;
 mod mailbox;
@@ -69,6 +70,8 @@ enum Command {
     Explain(explain::Explain),
     /// Whether the services work; fails unless all do
     Health(health::Health),
+    /// Make the domain example.test with alice and bob (password posthorn), to try things with
+    Example(example::Example),
 }
 
 /// Runs a command, and prints what it has to say on standard output.
@@ -108,6 +111,7 @@ impl Command {
             Self::Events(command) => command.run(services, out).await,
             Self::Explain(command) => command.run(services, out).await,
             Self::Health(command) => command.run(services, out).await,
+            Self::Example(command) => command.run(services, out).await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Logs, metrics and spans of a process.
 
+use std::io::IsTerminal as _;
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
@@ -80,7 +82,9 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Error> 
     }
     let tracer = provider.with_sampler(Sampler::ParentBased(Box::new(root))).build();
     let spans = tracing_opentelemetry::layer().with_tracer(tracer.tracer("posthorn"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines = match config.log.format {
         Format::Human => lines.with_target(false).boxed(),
         Format::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
