@@ -16,11 +16,12 @@ use uuid::Uuid;
 use crate::config::Mailbox;
 
 /// What the router knows of a mailbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) id: Uuid,
     /// In bytes; 0 is unlimited.
     pub(crate) quota: u64,
+    pub(crate) tenant: Arc<str>,
 }
 
 /// The router, and what it said lately.
@@ -53,7 +54,7 @@ impl Accounts {
         let answer = match router.resolve_mailbox(request).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
-                return Err(error::status(Code::NotFound, "NO_SUCH_MAILBOX", "there is no such mailbox"));
+                return Err(no_such_mailbox());
             }
             Err(status) => {
                 tracing::warn!(code = ?status.code(), reason = status.message(), "cannot ask the router for a mailbox");
@@ -63,6 +64,11 @@ impl Accounts {
         };
         let id = Uuid::from_slice(&answer.account_id)
             .map_err(|_| error::status(Code::Internal, "BAD_DIRECTORY", "the directory named no account"))?;
-        Ok(Account { id, quota: answer.quota_bytes })
+        Ok(Account { id, quota: answer.quota_bytes, tenant: answer.tenant_id.into() })
     }
+}
+
+/// NOT_FOUND, also for the mailboxes of others: who may not read one is not told that it is there.
+pub(crate) fn no_such_mailbox() -> Status {
+    error::status(Code::NotFound, "NO_SUCH_MAILBOX", "there is no such mailbox")
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use posthorn_service::Listen;
+use posthorn_service::config::{Mistake, Sources, load};
 use serde::Deserialize;
 
 /// The section of this service.
@@ -20,6 +22,8 @@ pub struct Config {
     pub queue: String,
     /// URL of the router.
     pub router: String,
+    /// Callers without an API key.
+    pub trusted_networks: Vec<IpNet>,
     /// Where to serve.
     pub listen: Listen,
     /// Postgres.
@@ -108,6 +112,14 @@ pub struct Collect {
 }
 
 impl Config {
+    /// The settings out of the defaults and what is laid over them; contradictions are mistakes, too.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+        let config: Self = load(SECTION, DEFAULTS, sources)?;
+        let mistake = |reason| Mistake { setting: SECTION.into(), source: "all together".into(), reason };
+        let mistakes: Vec<Mistake> = config.contradictions().into_iter().map(mistake).collect();
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+
     /// What contradicts itself, one line each.
     pub fn contradictions(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -139,7 +151,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use posthorn_service::config::{Sources, load};
 
     use super::*;
 

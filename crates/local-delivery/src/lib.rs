@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accounts;
+mod callers;
 mod collect;
 pub mod config;
 mod copy;
@@ -17,7 +18,7 @@ mod worker;
 
 use std::time::Duration;
 
-pub use config::Config;
+pub use config::{Config, DEFAULTS};
 use posthorn_api::mailbox::v1::mailbox_service_server::MailboxServiceServer;
 use posthorn_service::{Error, Grpc, Listen, Process};
 pub use store::migrate;
@@ -48,6 +49,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
 
     let mailboxes = grpc::Mailboxes {
         pool: pool.clone(),
+        callers: callers::Callers::new(router.clone(), &config),
         accounts: accounts::Accounts::new(router, &config.mailbox),
         watched: watched.clone(),
         changed: changed.clone(),
@@ -61,12 +63,12 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let needs = (postgres, stream);
     let work = worker::run(queue.clone(), pool.clone(), changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(notice_pool.clone()));
-    let shutdown = process.shutdown.clone();
+    let shutdown = &process.shutdown;
     let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());
     let every = config.mailbox.recheck_watched_every;
     let recheck = notify::recheck(pool.clone(), watched, every, shutdown.clone());
-    let collect = collect::run(queue.clone(), pool.clone(), config.collect.clone(), shutdown);
-    let (served, (), (), (), ()) = tokio::join!(serve, work, listen, recheck, collect);
+    let collect = collect::run(queue.clone(), pool.clone(), config.collect.clone(), shutdown.clone());
+    let (served, worked, (), (), ()) = tokio::join!(serve, work, listen, recheck, collect);
     // Those who make notices have ended: the last ones go out. A call that was cut at the end of the drain time may
     // still hold on to either.
     let last = async {
@@ -74,7 +76,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
         pool.close().await;
     };
     let _ = tokio::time::timeout(LAST_WORDS, last).await;
-    served
+    served.and(worked)
 }
 
 /// Serves the API; what ends it ends the service.

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use tonic::{Status, Streaming};
 
 use super::Mailboxes;
+use crate::callers::Caller;
 use crate::error::Failure;
 use crate::flags::Flags;
 use crate::folder_name::FolderName;
@@ -30,20 +31,24 @@ struct Start {
 impl Mailboxes {
     pub(super) async fn append(
         &self,
+        caller: Caller,
         parts: Streaming<api::AppendMessageRequest>,
     ) -> Result<api::AppendMessageResponse, Status> {
-        let appended = tokio::time::timeout(self.config.append_timeout, self.append_parts(parts)).await;
+        let appended = self.append_parts(caller, parts);
+        let appended = tokio::time::timeout(self.config.append_timeout, appended).await;
         appended.unwrap_or_else(|_| Err(Failure::TooSlow.into()))
     }
 
     async fn append_parts(
         &self,
+        caller: Caller,
         mut parts: Streaming<api::AppendMessageRequest>,
     ) -> Result<api::AppendMessageResponse, Status> {
         let Some(Part::Start(start)) = parts.message().await?.and_then(|part| part.part) else {
             return Err(invalid("start", "must come first"));
         };
         let mailbox = start.mailbox.clone();
+        self.admit(&caller, &mailbox).await?;
         let start = parse(start)?;
         let account = self.accounts.resolve(&mailbox).await?;
         // Refused before its bytes are taken, where that is known.

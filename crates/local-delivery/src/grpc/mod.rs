@@ -15,7 +15,8 @@ use posthorn_api::mailbox::v1::mailbox_service_server::MailboxService;
 use sqlx::PgPool;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, no_such_mailbox};
+use crate::callers::{Caller, Callers};
 use crate::config;
 use crate::notify::Changed;
 use crate::watch::Watched;
@@ -24,6 +25,7 @@ use crate::watch::Watched;
 #[derive(Debug, Clone)]
 pub(crate) struct Mailboxes {
     pub(crate) pool: PgPool,
+    pub(crate) callers: Callers,
     pub(crate) accounts: Accounts,
     pub(crate) watched: Watched,
     pub(crate) changed: Changed,
@@ -32,6 +34,25 @@ pub(crate) struct Mailboxes {
 }
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Mailboxes {
+    /// The request, if its caller may do to the mailbox what it asks for.
+    async fn admitted<T>(&self, request: Request<T>, mailbox: impl Fn(&T) -> &str) -> Result<T, Status> {
+        let caller = self.callers.of(&request).await?;
+        let request = request.into_inner();
+        self.admit(&caller, mailbox(&request)).await?;
+        Ok(request)
+    }
+
+    /// A key opens the mailboxes of its tenant.
+    async fn admit(&self, caller: &Caller, mailbox: &str) -> Result<(), Status> {
+        match caller {
+            Caller::Trusted => Ok(()),
+            Caller::Tenant(tenant) if self.accounts.resolve(mailbox).await?.tenant == *tenant => Ok(()),
+            Caller::Tenant(_) => Err(no_such_mailbox()),
+        }
+    }
+}
 
 #[tonic::async_trait]
 impl MailboxService for Mailboxes {
@@ -42,90 +63,91 @@ impl MailboxService for Mailboxes {
         &self,
         request: Request<api::ListFoldersRequest>,
     ) -> Result<Response<api::ListFoldersResponse>, Status> {
-        self.folders(request.into_inner()).await.map(Response::new)
+        self.folders(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn create_folder(
         &self,
         request: Request<api::CreateFolderRequest>,
     ) -> Result<Response<api::CreateFolderResponse>, Status> {
-        self.create(request.into_inner()).await.map(Response::new)
+        self.create(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn rename_folder(
         &self,
         request: Request<api::RenameFolderRequest>,
     ) -> Result<Response<api::RenameFolderResponse>, Status> {
-        self.rename(request.into_inner()).await.map(Response::new)
+        self.rename(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn delete_folder(
         &self,
         request: Request<api::DeleteFolderRequest>,
     ) -> Result<Response<api::DeleteFolderResponse>, Status> {
-        self.remove(request.into_inner()).await.map(Response::new)
+        self.remove(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn list_messages(
         &self,
         request: Request<api::ListMessagesRequest>,
     ) -> Result<Response<api::ListMessagesResponse>, Status> {
-        self.messages(request.into_inner()).await.map(Response::new)
+        self.messages(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn get_message(
         &self,
         request: Request<api::GetMessageRequest>,
     ) -> Result<Response<Self::GetMessageStream>, Status> {
-        self.message(request.into_inner()).await.map(Response::new)
+        self.message(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn watch(
         &self,
         request: Request<api::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.watch_changes(request.into_inner()).await.map(Response::new)
+        self.watch_changes(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn append_message(
         &self,
         request: Request<Streaming<api::AppendMessageRequest>>,
     ) -> Result<Response<api::AppendMessageResponse>, Status> {
-        self.append(request.into_inner()).await.map(Response::new)
+        let caller = self.callers.of(&request).await?;
+        self.append(caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn set_flags(
         &self,
         request: Request<api::SetFlagsRequest>,
     ) -> Result<Response<api::SetFlagsResponse>, Status> {
-        self.set_message_flags(request.into_inner()).await.map(Response::new)
+        self.set_message_flags(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn copy_messages(
         &self,
         request: Request<api::CopyMessagesRequest>,
     ) -> Result<Response<api::CopyMessagesResponse>, Status> {
-        self.copy(request.into_inner()).await.map(Response::new)
+        self.copy(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn move_messages(
         &self,
         request: Request<api::MoveMessagesRequest>,
     ) -> Result<Response<api::MoveMessagesResponse>, Status> {
-        self.transfer(request.into_inner()).await.map(Response::new)
+        self.transfer(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn delete_messages(
         &self,
         request: Request<api::DeleteMessagesRequest>,
     ) -> Result<Response<api::DeleteMessagesResponse>, Status> {
-        self.delete(request.into_inner()).await.map(Response::new)
+        self.delete(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 
     async fn expunge_messages(
         &self,
         request: Request<api::ExpungeMessagesRequest>,
     ) -> Result<Response<api::ExpungeMessagesResponse>, Status> {
-        self.expunge(request.into_inner()).await.map(Response::new)
+        self.expunge(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
     }
 }

@@ -16,7 +16,7 @@ mod writer;
 use std::sync::Arc;
 
 use posthorn_api::work::v1::{ItemReport, ReleasedItem};
-use posthorn_service::{Channel, Need, Process, wait_for};
+use posthorn_service::{Channel, Error, Need, Process, wait_for};
 use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc};
 
@@ -36,7 +36,8 @@ pub(crate) enum Ended {
     NotBegun(ReleasedItem),
 }
 
-/// Waits for the store, then does local work until the process is told to stop and everything in hand is recorded or given back.
+/// Waits for the store, then does local work until the process is told to stop and everything in hand is recorded or
+/// given back.
 pub(crate) async fn run(
     queue: Channel,
     pool: PgPool,
@@ -44,13 +45,13 @@ pub(crate) async fn run(
     config: Work,
     process: Process,
     needs: (Need, Need),
-) {
+) -> Result<(), Error> {
     let (postgres, stream) = needs;
     // It owns what it uses: of a closure that borrows, the compiler cannot tell that the waiting is `Send`.
     let asked = pool.clone();
     let schema = move || store::answers(asked.clone());
     if wait_for(&postgres, &process.shutdown, schema).await.is_none() {
-        return;
+        return Ok(());
     }
     let room = (config.credits * config.max_batch) as usize;
     let (jobs, pending) = mpsc::channel::<Job>(room);
@@ -70,7 +71,16 @@ pub(crate) async fn run(
         writers.spawn(writer.run(Arc::clone(&pending), end.clone()));
     }
     drop(end);
-    Session::new(queue, config, jobs, ended, process.shutdown).run(&stream).await;
+    let session = Session::new(queue, config, jobs, ended, process.shutdown.clone());
+    tokio::select! {
+        () = session.run(&stream) => {}
+        // Writers end after the session. One that panicked holds jobs that nobody will end.
+        _ = writers.join_next() => {
+            process.shutdown.cancel();
+            return Err(Error::fatal("a writer has ended before its time"));
+        }
+    }
     // The session has dropped the jobs' sender: the writers find no more and end.
     while writers.join_next().await.is_some() {}
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The stream to the queue, and the next one when it breaks.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use posthorn_api::period;
 use posthorn_api::work::v1::{
@@ -22,6 +22,8 @@ use crate::config::Work;
 const MESSAGE_BYTES: usize = 64 << 20;
 /// Outcomes that go into one report at most.
 const REPORT_ITEMS: usize = 4096;
+/// How long the queue may take to end a stream that this side has ended.
+const CLOSE: Duration = Duration::from_secs(2);
 /// Requests that may wait to be sent.
 const REQUESTS: usize = 64;
 
@@ -71,8 +73,12 @@ impl Session {
             let connect = move || connect(client.clone(), first.clone());
             let Some(mut stream) = wait_for(need, &shutdown, connect).await else { break };
             match self.serve(&mut stream).await {
-                Ok(()) if shutdown.is_cancelled() => return,
-                Ok(()) => tracing::info!("the queue asked to reconnect"),
+                Ok(()) => {
+                    stream.close().await;
+                    if shutdown.is_cancelled() {
+                        return;
+                    }
+                }
                 Err(Broken(reason)) => {
                     need.missing(&reason);
                     tracing::warn!(%reason, open = self.leases.len(), "the stream to the queue broke");
@@ -206,6 +212,14 @@ impl Session {
 }
 
 impl Stream {
+    /// Ends the requests and waits until the queue has taken them: a stream that is dropped is cut.
+    async fn close(self) {
+        let Self { requests, mut responses } = self;
+        drop(requests);
+        let taken = async { while let Ok(Some(_)) = responses.message().await {} };
+        let _ = tokio::time::timeout(CLOSE, taken).await;
+    }
+
     async fn send(&self, request: work_request::Request) -> Result<(), Broken> {
         let request = WorkRequest { request: Some(request) };
         self.requests.send(request).await.map_err(|_| Broken("the queue closed the stream".into()))

@@ -41,6 +41,11 @@ pub(crate) struct World {
     router_url: String,
 }
 
+/// API keys that the router knows: the right one, and two that are for something else.
+pub(crate) const KEY: &str = "pk_mailbox";
+pub(crate) const OTHER_TENANT: &str = "pk_other_tenant";
+pub(crate) const OTHER_SCOPE: &str = "pk_submit";
+
 /// Of what the tests read and change.
 pub(crate) const ALICE: &str = "alice@example.test";
 
@@ -57,7 +62,11 @@ impl World {
     }
 
     pub(crate) async fn start_with(change: impl Fn(&mut Config)) -> Self {
-        let owner = stores::database().await;
+        Self::on(stores::database().await, change).await
+    }
+
+    /// On a database of the caller's, as its owner.
+    pub(crate) async fn on(owner: String, change: impl Fn(&mut Config)) -> Self {
         posthorn_content::migrate(&owner).await.unwrap();
         posthorn_local_delivery::migrate(&owner).await.unwrap();
         let url = stores::as_role(&owner, "posthorn_local_delivery").await;
@@ -286,9 +295,20 @@ impl RoutingService for Router {
 
     async fn verify_key(
         &self,
-        _: Request<routing::VerifyKeyRequest>,
+        request: Request<routing::VerifyKeyRequest>,
     ) -> Result<Response<routing::VerifyKeyResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let (tenant_id, scope) = match request.into_inner().key.as_str() {
+            KEY => ("default", "mailbox"),
+            OTHER_TENANT => ("other", "mailbox"),
+            OTHER_SCOPE => ("default", "submit"),
+            _ => return Err(Status::unauthenticated("no such key")),
+        };
+        Ok(Response::new(routing::VerifyKeyResponse {
+            key_id: "1".into(),
+            tenant_id: tenant_id.into(),
+            scopes: vec![scope.into()],
+            cache_for: Some(posthorn_api::duration(LIMIT)),
+        }))
     }
 }
 

@@ -171,6 +171,10 @@ impl WorkService for Work {
                 };
                 let _ = state.said.send(heard);
             }
+            // The worker has ended its side: so does the queue.
+            if let Some(ended) = answers.upgrade() {
+                state.answers.lock().unwrap().take_if(|standing| standing.same_channel(&ended));
+            }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
