@@ -20,12 +20,26 @@ pub(crate) enum Place {
 
 /// Whether mail to a recipient is taken from this client. Ours are taken from everybody, others only from those for
 /// whom mail is relayed (an open relay carries the world's spam).
-pub(crate) fn decide(place: Place, may_relay: bool) -> Result<(), Status> {
+pub(crate) fn decide(place: Place, may_relay: bool) -> Verdict {
     match place {
         Place::Local => Ok(()),
         Place::Relay if may_relay => Ok(()),
         Place::Relay => Err(Status::new(550, EnhancedStatus::new(5, 7, 1), "Relaying is not allowed")),
         Place::Refused(status) => Err(status),
+    }
+}
+
+/// Whether mail to a recipient is taken, and if not, why.
+pub(crate) type Verdict = Result<(), Status>;
+
+/// The router did not answer: nothing is known, so nothing is refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Away;
+
+impl Away {
+    /// What an SMTP client is told.
+    pub(crate) fn status(self) -> Status {
+        Status::new(451, EnhancedStatus::new(4, 4, 3), "Cannot look the recipient up, try again later")
     }
 }
 
@@ -47,13 +61,12 @@ impl Admission {
         sender: &ReversePath,
         recipients: &[Recipient],
         may_relay: bool,
-    ) -> Vec<Result<(), Status>> {
-        let places = self.places(sender, recipients).await.unwrap_or_else(|status| {
-            // Logged here once for the group; the client is told the same for each.
+    ) -> Result<Vec<Verdict>, Away> {
+        let places = self.places(sender, recipients).await.map_err(|status| {
             tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
             metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
-            vec![Place::Refused(later()); recipients.len()]
-        });
+            Away
+        })?;
         let verdicts: Vec<_> = places.into_iter().map(|place| decide(place, may_relay)).collect();
         for (recipient, verdict) in recipients.iter().zip(&verdicts) {
             if let Err(status) = verdict {
@@ -62,7 +75,17 @@ impl Admission {
                 metrics::counter!("posthorn_ingress_recipients_refused_total", "code" => code).increment(1);
             }
         }
-        verdicts
+        Ok(verdicts)
+    }
+
+    /// Whose API key this is; UNAUTHENTICATED when it is nobody's.
+    pub(crate) async fn verify_key(&self, key: &str) -> Result<wire::VerifyKeyResponse, tonic::Status> {
+        let mut router = self.router.clone();
+        let call = router.verify_key(wire::VerifyKeyRequest { key: key.to_owned() });
+        let answer = tokio::time::timeout(self.timeout, call)
+            .await
+            .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??;
+        Ok(answer.into_inner())
     }
 
     async fn places(
@@ -96,11 +119,6 @@ fn place(result: wire::VerifyResult) -> Result<Place, tonic::Status> {
     }
 }
 
-/// The router is away: nothing is known, so nothing is refused for good.
-fn later() -> Status {
-    Status::new(451, EnhancedStatus::new(4, 4, 3), "Cannot look the recipient up, try again later")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +132,7 @@ mod tests {
             (Place::Relay, false, Some(550)),
             (Place::Relay, true, None),
             (Place::Refused(unknown.clone()), true, Some(550)),
-            (Place::Refused(later()), false, Some(451)),
+            (Place::Refused(Away.status()), false, Some(451)),
         ] {
             let verdict = decide(place.clone(), may_relay);
             assert_eq!(verdict.err().map(|status| status.code()), code, "{place:?} {may_relay}");

@@ -13,11 +13,9 @@ use posthorn_mail::{EnhancedStatus, MessageId, Status};
 use posthorn_service::Channel;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::MESSAGE_LIMIT;
 use crate::config::{Handover as Settings, octets};
 use crate::upload::Upload;
-
-/// The most that is sent or taken in one gRPC message; far above what the settings make.
-const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// The queue has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +31,8 @@ pub(crate) enum Kept {
 pub(crate) enum NotKept {
     /// It said why.
     Refused(Status),
+    /// It was not asked: the message has no From.
+    NoFrom,
     /// The idempotency key came with another request before.
     KeyConflict,
     /// It has no room.
@@ -46,6 +46,7 @@ impl NotKept {
     pub(crate) fn status(self) -> Status {
         match self {
             Self::Refused(status) => status,
+            Self::NoFrom => Status::new(554, EnhancedStatus::new(5, 6, 0), "The message has no From"),
             Self::Full => {
                 Status::new(452, EnhancedStatus::new(4, 3, 1), "The queue is full, try again later")
             }
@@ -179,7 +180,7 @@ pub(crate) fn answer_of(result: wire::AcceptResult) -> Result<Kept, NotKept> {
     use wire::accept_result::Result as Wire;
     match result.result {
         Some(Wire::Accepted(_)) => Ok(Kept::New),
-        Some(Wire::Repeated(repeated)) => Ok(Kept::Repeated(repeated.answer.into())),
+        Some(Wire::Repeated(repeated)) => Ok(Kept::Repeated(repeated.answer)),
         Some(Wire::KeyConflict(_)) => Err(NotKept::KeyConflict),
         Some(Wire::Refused(status)) => {
             Err(status.try_into().map_or_else(|error| not_kept(&error), NotKept::Refused))

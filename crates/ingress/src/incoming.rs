@@ -30,6 +30,8 @@ pub(crate) struct Rules {
     pub(crate) inline: usize,
     /// A missing Date and Message-ID are added (RFC 6409 §8).
     pub(crate) completes: bool,
+    /// A message without From is refused.
+    pub(crate) wants_from: bool,
 }
 
 /// Where a message comes from.
@@ -103,7 +105,6 @@ impl Incoming {
         }
     }
 
-    #[expect(dead_code, reason = "the submission API comes next")]
     /// The key under which the queue tells a repeated request from a new one.
     pub(crate) fn with_idempotency(mut self, idempotency: Option<Idempotency>) -> Self {
         self.start.idempotency = idempotency;
@@ -129,8 +130,8 @@ impl Incoming {
         self.buffer.extend_from_slice(piece);
         if self.upload.is_none() {
             self.header.read(&self.buffer[self.trace..]);
-            if let Err(status) = self.check_header() {
-                return self.refuse(NotKept::Refused(status));
+            if let Err(reason) = self.check_header(false) {
+                return self.refuse(reason);
             }
             if self.header.end.is_none() || self.buffer.len() - self.trace <= self.rules.inline {
                 return;
@@ -166,7 +167,7 @@ impl Incoming {
             }
             None => {
                 self.header.read_to_end(&self.buffer[self.trace..]);
-                self.check_header().map_err(NotKept::Refused)?;
+                self.check_header(true)?;
                 self.complete_header();
                 if let Some(envelope) = &mut self.start.envelope {
                     envelope.body = body.into();
@@ -185,14 +186,19 @@ impl Incoming {
         self.upload = None;
     }
 
-    fn check_header(&self) -> Result<(), Status> {
+    fn check_header(&self, all_there: bool) -> Result<(), NotKept> {
+        let refused = |enhanced, text: &str| Err(NotKept::Refused(Status::new(554, enhanced, text)));
         if self.header.hops > self.rules.hops {
             // RFC 5321 §6.3.
-            return Err(Status::new(554, EnhancedStatus::new(5, 4, 6), "Too many hops: the message loops"));
+            return refused(EnhancedStatus::new(5, 4, 6), "Too many hops: the message loops");
         }
         let size = self.header.end.unwrap_or(self.buffer.len() - self.trace);
         if size > self.rules.header_size {
-            return Err(Status::new(554, EnhancedStatus::new(5, 6, 0), "The header section is too large"));
+            return refused(EnhancedStatus::new(5, 6, 0), "The header section is too large");
+        }
+        let is_read = all_there || self.header.end.is_some();
+        if self.rules.wants_from && is_read && !self.header.has_from {
+            return Err(NotKept::NoFrom);
         }
         Ok(())
     }

@@ -1,34 +1,44 @@
 #![doc = include_str!("../README.md")]
 
 mod admission;
+mod compose;
 mod config;
 mod handover;
 mod header;
 mod incoming;
+mod line_ends;
 mod received;
 mod session;
+mod submission;
 mod upload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use posthorn_api::submission::v1::submission_service_server::SubmissionServiceServer;
 use posthorn_service::{Error, Grpc, Process, connect};
 use posthorn_smtp_io::server::{Gate, Listener};
 
 pub use config::{Config, DEFAULTS, Handover, Limits, Networks, Smtp};
 
+use crate::incoming::Rules;
 use crate::session::Door;
+use crate::submission::Submission;
+
+/// The most that is sent or taken in one gRPC message; a large message comes and goes in chunks.
+pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// Runs the service until `process.shutdown`: the SMTP listeners and the gRPC server.
 pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let admission = admission::Admission::new(connect(&config.router)?, config.handover.verify_timeout);
     let handover = handover::Handover::start(connect(&config.queue)?, &config.handover);
-    let rules = |completes| incoming::Rules {
+    let rules = |completes| Rules {
         hostname: config.hostname.clone(),
         hops: config.limits.hops,
         header_size: config::octets(config.limits.header_size),
         inline: config::octets(config.handover.inline),
         completes,
+        wants_from: false,
     };
     let door = |name, completes| {
         Arc::new(Door {
@@ -53,7 +63,18 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
             }));
         }
     }
-    let grpc = Grpc::new(posthorn_api::DESCRIPTORS);
+    let submissions = Submission {
+        admission,
+        handover,
+        trusted: config.trusted_networks.clone(),
+        rules: Rules { wants_from: true, ..rules(true) },
+        message_size: config.limits.message_size.as_u64(),
+        recipients: config.limits.recipients,
+    };
+    let submissions = SubmissionServiceServer::new(submissions)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let grpc = Grpc::new(posthorn_api::DESCRIPTORS).with(submissions);
     let served = grpc.serve(&config.listen, &process).await;
     process.shutdown.cancel();
     while doors.join_next().await.is_some() {}

@@ -9,7 +9,7 @@ use posthorn_smtp_io::server::{Connection, Event};
 use time::OffsetDateTime;
 use tracing::{Instrument as _, Span};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Away};
 use crate::config::Networks;
 use crate::handover::{Handover, Kept, queued_as};
 use crate::incoming::{Incoming, Rules, Source};
@@ -38,7 +38,9 @@ impl Door {
         while let Some(event) = connection.next().await {
             match event {
                 Event::Verify { sender, recipients } => {
-                    connection.verified(self.admission.verify(&sender, &recipients, may_relay).await);
+                    let verdicts = self.admission.verify(&sender, &recipients, may_relay).await;
+                    let away = |away: Away| vec![Err(away.status()); recipients.len()];
+                    connection.verified(verdicts.unwrap_or_else(away));
                 }
                 Event::Begin(envelope) => message = Some(self.begin(&connection, envelope)),
                 Event::Chunk(piece) => {

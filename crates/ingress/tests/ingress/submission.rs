@@ -1,0 +1,257 @@
+//! Messages of programs, by gRPC.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use mail_parser::MessageParser;
+use posthorn_api::mail::v1::{Body, Envelope, Recipient};
+use posthorn_api::submission::v1 as wire;
+use posthorn_api::submission::v1::submission_service_client::SubmissionServiceClient;
+use posthorn_api::submission::v1::submit_request::Content;
+use posthorn_api::submission::v1::submit_stream_request::Part;
+use posthorn_mail::MessageId;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+use crate::queue::Mood;
+use crate::world::World;
+
+type Client = SubmissionServiceClient<Channel>;
+
+async fn client(world: &World) -> Client {
+    Client::connect(format!("http://{}", world.grpc)).await.unwrap()
+}
+
+/// A client for whom nothing is relayed without a key.
+async fn stranger(world: &World) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{}", world.grpc))
+        .unwrap()
+        .local_address(Some(Ipv4Addr::new(127, 0, 1, 1).into()));
+    Client::new(endpoint.connect().await.unwrap())
+}
+
+fn envelope(sender: &str, recipients: &[&str]) -> Option<Envelope> {
+    let recipient = |address: &&str| Recipient { address: (*address).to_owned(), ..Default::default() };
+    Some(Envelope {
+        sender: sender.into(),
+        recipients: recipients.iter().map(recipient).collect(),
+        ..Default::default()
+    })
+}
+
+fn raw(content: impl Into<Vec<u8>>) -> wire::SubmitRequest {
+    wire::SubmitRequest {
+        envelope: envelope("bob@example.net", &["alice@example.test"]),
+        content: Some(Content::Raw(content.into().into())),
+        idempotency_key: String::new(),
+    }
+}
+
+fn mailbox(address: &str) -> wire::Mailbox {
+    wire::Mailbox { address: address.into(), name: String::new() }
+}
+
+fn structured() -> wire::SubmitRequest {
+    wire::SubmitRequest {
+        envelope: None,
+        content: Some(Content::Message(wire::StructuredMessage {
+            from: Some(mailbox("bob@example.net")),
+            to: vec![mailbox("alice@example.test"), mailbox("unknown@example.test")],
+            cc: vec![mailbox("carol@example.org")],
+            bcc: vec![mailbox("dave@example.test"), mailbox("alice@example.test")],
+            subject: "Grüße".into(),
+            text: "Hi".into(),
+            ..Default::default()
+        })),
+        idempotency_key: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_raw_message_is_completed_and_kept() -> Result<()> {
+    let world = World::start().await;
+    let answer =
+        client(&world).await.submit(raw("From: bob@example.net\nSubject: a\n\nbödy\n")).await?.into_inner();
+    let message = world.queue.only();
+    assert_eq!(answer.message_id, MessageId::try_from(&message.start.message_id[..])?.to_string());
+    assert!(answer.accepted_at.is_some());
+    let [alice] = &answer.recipients[..] else { panic!("{answer:?}") };
+    assert!(alice.accepted && alice.address == "alice@example.test");
+    let text = String::from_utf8(message.content)?;
+    let own = format!("Message-ID: <{}@mx.example.test>\r\n\r\nbödy\r\n", answer.message_id);
+    assert!(text.starts_with("Received: from [127.0.0.1]\r\n\tby mx.example.test with GRPC id "), "{text}");
+    assert!(
+        text.contains("\r\nFrom: bob@example.net\r\nSubject: a\r\nDate: ") && text.ends_with(&own),
+        "{text}"
+    );
+    assert_eq!(message.start.envelope.unwrap().body(), Body::EightBitMime);
+    assert_eq!(message.start.origin.unwrap().protocol, "GRPC");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_structured_message_names_its_own_recipients() -> Result<()> {
+    let world = World::start().await;
+    let answer = client(&world).await.submit(structured()).await?.into_inner();
+    let accepted: Vec<_> = answer
+        .recipients
+        .iter()
+        .map(|r| (r.address.as_str(), r.accepted, r.status.as_ref().unwrap().code))
+        .collect();
+    assert_eq!(
+        accepted,
+        [
+            ("alice@example.test", true, 250),
+            ("unknown@example.test", false, 550),
+            ("carol@example.org", true, 250),
+            ("dave@example.test", true, 250),
+            ("alice@example.test", true, 250),
+        ]
+    );
+    let message = world.queue.only();
+    let envelope = message.start.envelope.unwrap();
+    assert_eq!(envelope.sender, "bob@example.net");
+    let to: Vec<_> = envelope.recipients.iter().map(|r| r.address.as_str()).collect();
+    assert_eq!(to, ["alice@example.test", "carol@example.org", "dave@example.test"]);
+    let parsed = MessageParser::new().parse(&message.content).unwrap();
+    assert_eq!((parsed.subject(), parsed.body_text(0).as_deref()), (Some("Grüße"), Some("Hi\r\n")));
+    assert!(parsed.date().is_some() && parsed.message_id().is_some() && parsed.bcc().is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_key_gives_the_same_answer() -> Result<()> {
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    for request in [raw("From: bob@example.net\r\n\r\nx\r\n"), structured()] {
+        world.queue.set(Mood::Willing);
+        let before = world.queue.messages().len();
+        let key = format!("key {before}");
+        let request = wire::SubmitRequest { idempotency_key: key.clone(), ..request };
+        let first = client.submit(request.clone()).await?.into_inner();
+        let second = client.submit(request.clone()).await?.into_inner();
+        assert_eq!(first, second);
+        assert_eq!(world.queue.messages().len(), before + 1);
+        let other =
+            wire::SubmitRequest { idempotency_key: key, ..raw("From: bob@example.net\r\n\r\nanother\r\n") };
+        assert_eq!(client.submit(other).await.unwrap_err().code(), Code::AlreadyExists);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_message_comes_as_a_stream() -> Result<()> {
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    let line = "A line of a large message.\n";
+    let content = format!("From: bob@example.net\n\n{}", line.repeat(400_000));
+    let parts = |content: &str| {
+        let start = wire::SubmitStreamStart {
+            envelope: envelope("", &["alice@example.test"]),
+            idempotency_key: "k".into(),
+        };
+        let chunks = content.as_bytes().chunks(100_001).map(|chunk| Part::Chunk(chunk.to_vec().into()));
+        let parts: Vec<_> = std::iter::once(Part::Start(start))
+            .chain(chunks)
+            .map(|part| wire::SubmitStreamRequest { part: Some(part) })
+            .collect();
+        tokio_stream::iter(parts)
+    };
+    let first = client.submit_stream(parts(&content)).await?.into_inner();
+    let message = world.queue.only();
+    assert!(
+        message.streamed && message.content.ends_with(line.repeat(400_000).replace('\n', "\r\n").as_bytes())
+    );
+    let second = client.submit_stream(parts(&content)).await?.into_inner();
+    assert_eq!(first, second);
+    let other = client.submit_stream(parts(&content[..content.len() - 9])).await;
+    assert_eq!(other.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(world.queue.messages().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named() -> Result<()> {
+    let world = World::with(&[("limits.message_size", "1KiB"), ("limits.recipients", "2")]).await;
+    let mut client = client(&world).await;
+    let with = |change: fn(&mut wire::SubmitRequest)| {
+        let mut request = raw("From: bob@example.net\r\n\r\n");
+        change(&mut request);
+        request
+    };
+    for (request, code, text) in [
+        (with(|r| r.content = None), Code::InvalidArgument, "content: "),
+        (with(|r| r.envelope = None), Code::InvalidArgument, "envelope.recipients: "),
+        (with(|r| r.envelope = envelope("nobody", &["a@b"])), Code::InvalidArgument, "envelope.sender: "),
+        (
+            with(|r| r.envelope = envelope("", &["a@b", "c"])),
+            Code::InvalidArgument,
+            "envelope.recipients[1].address: ",
+        ),
+        (
+            with(|r| r.envelope = envelope("", &["a@b", "c@d", "e@f"])),
+            Code::InvalidArgument,
+            "envelope.recipients: ",
+        ),
+        (with(|r| r.idempotency_key = "k".repeat(256)), Code::InvalidArgument, "idempotency_key: "),
+        (raw("Subject: no from\r\n\r\n"), Code::InvalidArgument, "raw: "),
+        (raw("From: a@b\r\n\r\nbare\rCR"), Code::InvalidArgument, "raw: "),
+        (raw("From: a@b\r\n\r\nNUL\0"), Code::InvalidArgument, "raw: "),
+        (
+            raw(["From: a@b\r\n\r\n", &"x".repeat(1024)].concat()),
+            Code::ResourceExhausted,
+            "the message is larger",
+        ),
+        (
+            with(|r| r.envelope = envelope("", &["unknown@example.test", "later@example.test"])),
+            Code::FailedPrecondition,
+            "no recipient was accepted: unknown@example.test: 550 5.1.1 No such user here; later@example.test: 451",
+        ),
+    ] {
+        let refused = client.submit(request).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused:?}");
+        assert!(refused.message().starts_with(text), "{text}, not {}", refused.message());
+    }
+    assert!(world.queue.messages().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn trouble_behind_is_told_as_such() -> Result<()> {
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    let request = || raw("From: bob@example.net\r\n\r\n");
+    world.queue.set(Mood::Away);
+    assert_eq!(client.submit(request()).await.unwrap_err().code(), Code::Unavailable);
+    world.queue.set(Mood::Full);
+    assert_eq!(client.submit(request()).await.unwrap_err().code(), Code::ResourceExhausted);
+    world.queue.set(Mood::Willing);
+    world.router.away.store(true, Ordering::SeqCst);
+    assert_eq!(client.submit(request()).await.unwrap_err().code(), Code::Unavailable);
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_need_a_key() -> Result<()> {
+    let world = World::start().await;
+    let mut client = stranger(&world).await;
+    let with_key = |key: &str| {
+        let mut request = Request::new(raw("From: bob@example.net\r\n\r\n"));
+        request.metadata_mut().insert("authorization", key.parse().unwrap());
+        request
+    };
+    let refused = client.submit(raw("From: bob@example.net\r\n\r\n")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    for (key, code) in [
+        ("Bearer bad", Code::Unauthenticated),
+        ("Basic good", Code::Unauthenticated),
+        ("Bearer other", Code::PermissionDenied),
+    ] {
+        assert_eq!(client.submit(with_key(key)).await.unwrap_err().code(), code, "{key}");
+    }
+    client.submit(with_key("Bearer good")).await?;
+    let origin = world.queue.only().start.origin.unwrap();
+    assert_eq!((origin.authenticated_as.as_str(), origin.tenant_id.as_str()), ("key-1", "tenant-1"));
+    Ok(())
+}
