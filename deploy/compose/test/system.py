@@ -53,13 +53,14 @@ class System:
             "COMPOSE_PROJECT_NAME": self.project,
             "POSTHORN_IMAGE": IMAGE,
             "TRUSTED_NETWORKS": '["127.0.0.0/8", "10.213.77.0/24"]',
-            "SMTP_PORTS": "32525-32534",
-            "SUBMISSION_PORTS": "32587-32596",
-            "INGRESS_GRPC_PORTS": "37101-37119",
-            "QUEUE_GRPC_PORTS": "37201-37219",
-            "ROUTER_GRPC_PORTS": "37301-37319",
-            "LOCAL_DELIVERY_GRPC_PORTS": "37401-37419",
-            "RELAY_GRPC_PORTS": "37501-37519",
+            "API_TRUSTED_NETWORKS": '["127.0.0.0/8", "10.213.77.0/24"]',
+            "SMTP_PORTS": "62525-62534",
+            "SUBMISSION_PORTS": "62587-62596",
+            "INGRESS_GRPC_PORTS": "63101-63119",
+            "QUEUE_GRPC_PORTS": "63201-63219",
+            "ROUTER_GRPC_PORTS": "63301-63319",
+            "LOCAL_DELIVERY_GRPC_PORTS": "63401-63419",
+            "RELAY_GRPC_PORTS": "63501-63519",
         }
 
     def docker(self, *arguments, check=True):
