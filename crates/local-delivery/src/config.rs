@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use posthorn_service::Listen;
-use posthorn_service::config::{Mistake, Sources, load};
+use posthorn_service::config::{Mistake, Sources};
 use serde::Deserialize;
 
 /// The section of this service.
-pub const SECTION: &str = "local_delivery";
+const SECTION: &str = "local_delivery";
 
 /// The commented defaults, which are also the reference.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -114,38 +114,42 @@ pub struct Collect {
 impl Config {
     /// The settings out of the defaults and what is laid over them; contradictions are mistakes, too.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let config: Self = load(SECTION, DEFAULTS, sources)?;
-        let mistake = |reason| Mistake { setting: SECTION.into(), source: "all together".into(), reason };
-        let mistakes: Vec<Mistake> = config.contradictions().into_iter().map(mistake).collect();
+        let config: Self = posthorn_service::config::load(SECTION, DEFAULTS, sources)?;
+        let mistakes = config.contradictions();
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 
-    /// What contradicts itself, one line each.
-    pub fn contradictions(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut refuse = |wrong: bool, text: &str| {
-            if wrong {
-                found.push(format!("{SECTION}.{text}"));
-            }
-        };
-        refuse(self.work.credits == 0, "work.credits must be at least 1");
-        refuse(self.work.max_batch == 0, "work.max_batch must be at least 1");
-        refuse(self.work.writers == 0, "work.writers must be at least 1");
-        refuse(self.work.max_copies == 0, "work.max_copies must be at least 1");
-        refuse(self.work.attempts == 0, "work.attempts must be at least 1");
-        refuse(self.collect.batch == 0, "collect.batch must be at least 1");
-        refuse(self.collect.every.is_zero(), "collect.every must not be 0");
-        refuse(self.mailbox.recheck_watched_every.is_zero(), "mailbox.recheck_watched_every must not be 0");
-        // The listener, the collector and a call each need one beside the writers.
-        refuse(
-            (self.database.max_connections as usize) < self.work.writers + 3,
-            "database.max_connections must be at least work.writers + 3",
-        );
-        refuse(
-            self.mailbox.append_timeout >= self.collect.grace,
-            "mailbox.append_timeout must be less than collect.grace, or an upload could be collected",
-        );
-        found
+    fn contradictions(&self) -> Vec<Mistake> {
+        let at_least_one = "must be at least 1";
+        let contradictions = [
+            (self.work.credits == 0, "work.credits", at_least_one),
+            (self.work.max_batch == 0, "work.max_batch", at_least_one),
+            (self.work.writers == 0, "work.writers", at_least_one),
+            (self.work.max_copies == 0, "work.max_copies", at_least_one),
+            (self.work.attempts == 0, "work.attempts", at_least_one),
+            (self.collect.batch == 0, "collect.batch", at_least_one),
+            (self.collect.every.is_zero(), "collect.every", "must not be 0"),
+            (self.mailbox.recheck_watched_every.is_zero(), "mailbox.recheck_watched_every", "must not be 0"),
+            // The collector and calls need connections beside the writers.
+            (
+                (self.database.max_connections as usize) < self.work.writers + 2,
+                "database.max_connections",
+                "must be at least work.writers + 2",
+            ),
+            (
+                self.mailbox.append_timeout >= self.collect.grace,
+                "mailbox.append_timeout",
+                "must be less than collect.grace, or an upload could be collected",
+            ),
+        ];
+        let wrong = contradictions.into_iter().filter(|(wrong, ..)| *wrong);
+        wrong
+            .map(|(_, setting, reason)| Mistake {
+                setting: format!("{SECTION}.{setting}"),
+                source: "all together".into(),
+                reason: reason.into(),
+            })
+            .collect()
     }
 }
 
@@ -156,15 +160,15 @@ mod tests {
 
     #[test]
     fn the_defaults_are_complete_and_sound() {
-        let config: Config = load(SECTION, DEFAULTS, &Sources::default()).unwrap();
-        assert_eq!(config.contradictions(), Vec::<String>::new());
+        Config::load(&Sources::default()).unwrap();
     }
 
     #[test]
     fn contradictions_are_told() {
-        let mut config: Config = load(SECTION, DEFAULTS, &Sources::default()).unwrap();
-        config.mailbox.append_timeout = config.collect.grace;
-        config.work.credits = 0;
-        assert_eq!(config.contradictions().len(), 2);
+        let said = [("local_delivery.work.credits", "0"), ("local_delivery.mailbox.append_timeout", "1h")];
+        let command_line = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mistakes = Config::load(&Sources { command_line, ..Sources::default() }).unwrap_err();
+        let settings: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
+        assert_eq!(settings, ["local_delivery.work.credits", "local_delivery.mailbox.append_timeout"]);
     }
 }

@@ -31,10 +31,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the service until the process is told to stop and all that is in hand is finished or given back.
 pub async fn run(config: Config, process: Process) -> Result<(), Error> {
-    let contradictions = config.contradictions();
-    if !contradictions.is_empty() {
-        return Err(Error::Config(contradictions.join("\n")));
-    }
     // A part that cannot go on stops the others of this service, not those of the process.
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let postgres = process.ready.need("postgres");

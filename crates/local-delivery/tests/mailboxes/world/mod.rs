@@ -16,7 +16,7 @@ use posthorn_api::routing::v1::routing_service_server::{RoutingService, RoutingS
 use posthorn_api::spool::v1::spool_service_server::SpoolServiceServer;
 use posthorn_api::work::v1::work_service_server::WorkServiceServer;
 use posthorn_api::work::v1::{Batch, Item, ItemRecipient, LocalTarget};
-use posthorn_local_delivery::{Config, config};
+use posthorn_local_delivery::Config;
 use posthorn_mail::MessageId;
 use posthorn_service::{Channel, Process};
 use posthorn_testkit::{stores, wait};
@@ -181,8 +181,7 @@ impl World {
 
 impl Service {
     async fn start(database: &str, queue: &str, router: &str, change: &impl Fn(&mut Config)) -> Self {
-        let mut config: Config =
-            posthorn_service::config::load(config::SECTION, config::DEFAULTS, &Default::default()).unwrap();
+        let mut config = Config::load(&Default::default()).unwrap();
         config.database.url = database.to_owned();
         config.queue = queue.to_owned();
         config.router = router.to_owned();
