@@ -22,7 +22,7 @@ use crate::hosts::{Hosts, Way};
 use crate::parcel::Parcel;
 use crate::pool::{Held, Pool};
 use crate::report::{note, note_failure};
-use crate::work::Ended;
+use crate::work::{Ended, LeaseEnd};
 
 /// What all couriers of the process share; cheap to clone.
 #[derive(Debug, Clone)]
@@ -56,12 +56,12 @@ struct Shipment {
 
 impl Courier {
     /// Takes the batch to its end; each item is told to `end` as soon as it is done.
-    pub(crate) async fn deliver(mut self, batch: Batch, end: mpsc::Sender<Ended>) {
+    pub(crate) async fn deliver(mut self, batch: Batch, lease: LeaseEnd, end: mpsc::Sender<Ended>) {
         let mut trip =
             Trip { destination: batch.destination, ways: HashMap::new(), down: HashMap::new(), held: None };
         for item in batch.items {
             let parcel = Parcel { token: batch.token.clone(), item };
-            let ended = if self.shutdown.is_cancelled() {
+            let ended = if self.shutdown.is_cancelled() || lease.is_over(Instant::now()) {
                 Ended::NotBegun(parcel.release())
             } else {
                 let span = tracing::info_span!(

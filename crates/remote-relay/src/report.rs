@@ -12,17 +12,20 @@ pub(crate) fn note(parcel: &Parcel, outcomes: &[Outcome]) {
         let remote = outcome.remote.as_ref();
         tracing::info!(
             result,
-            status = status.map(tracing::field::display),
+            code = status.map(Status::code),
+            enhanced = status.map(|status| tracing::field::display(status.enhanced())),
             remote = remote.map(|remote| remote.host.as_str()),
             address = remote.map(|remote| remote.address.as_str()),
             tls = remote.map(|remote| remote.tls.as_str()),
             recipient_no = recipient.recipient_no,
             "transfer {result}"
         );
+        // The server's words often repeat the address.
         tracing::debug!(
             recipient_no = recipient.recipient_no,
             recipient = recipient.address,
-            "the recipient"
+            status = status.map(tracing::field::display),
+            "the server's words"
         );
     }
 }

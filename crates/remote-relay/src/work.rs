@@ -11,8 +11,10 @@
 mod leases;
 mod session;
 
+use bytes::Bytes;
 use posthorn_api::work::v1::{ItemReport, ReleasedItem};
 
+pub(crate) use leases::LeaseEnd;
 pub(crate) use session::Session;
 
 /// What came of an item.
@@ -22,4 +24,6 @@ pub(crate) enum Ended {
     Done(ItemReport),
     /// It was not begun.
     NotBegun(ReleasedItem),
+    /// The courier of the batch with this token fell over: what it had not told yet, no one knows.
+    Lost(Bytes),
 }

@@ -1,6 +1,7 @@
 //! What is held of the queue's leases: which batches are open, which reports wait to be recorded. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,8 +14,28 @@ const EXTEND_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 struct Lease {
     /// Items that are neither recorded nor given back.
     open: usize,
-    period: Duration,
+    length: Duration,
     extend_at: Instant,
+    end: LeaseEnd,
+}
+
+/// When a lease ends unless it is extended again; its holders see when it was.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseEnd(Arc<Mutex<Instant>>);
+
+impl LeaseEnd {
+    fn at(end: Instant) -> Self {
+        Self(Arc::new(Mutex::new(end)))
+    }
+
+    /// Whether others may have the batch by now: nothing of it may be begun any more.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) <= now
+    }
+
+    fn move_to(&self, end: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
 }
 
 /// The open batches and unrecorded reports of a worker.
@@ -26,13 +47,21 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// A batch came.
-    pub(crate) fn begin(&mut self, token: Bytes, items: usize, lease: Duration, now: Instant) {
+    /// A batch came; `None` when nothing is in it.
+    pub(crate) fn begin(
+        &mut self,
+        token: Bytes,
+        items: usize,
+        length: Duration,
+        now: Instant,
+    ) -> Option<LeaseEnd> {
         if items == 0 {
-            return;
+            return None;
         }
-        let period = (lease / 3).max(EXTEND_AT_MOST_EVERY);
-        self.open.insert(token, Lease { open: items, period, extend_at: now + period });
+        let end = LeaseEnd::at(now + length);
+        let lease = Lease { open: items, length, extend_at: now + pause(length), end: end.clone() };
+        self.open.insert(token, lease);
+        Some(end)
     }
 
     /// A report of these items, to be sent, and sent again on another connection until it is recorded.
@@ -60,6 +89,12 @@ impl Leases {
         1
     }
 
+    /// What was to be done for the batch will never be reported: the lease is left to end by itself. Returns how many
+    /// batches have ended with it.
+    pub(crate) fn forget(&mut self, token: &Bytes) -> u32 {
+        u32::from(self.open.remove(token).is_some())
+    }
+
     /// Reports to be sent anew on a new connection.
     pub(crate) fn unrecorded(&self) -> impl Iterator<Item = &Report> {
         self.unrecorded.values()
@@ -85,12 +120,21 @@ impl Leases {
         let due = self.open.iter_mut().filter(|(_, lease)| lease.extend_at <= now);
         let tokens: Vec<Bytes> = due
             .map(|(token, lease)| {
-                lease.extend_at = now + lease.period;
+                lease.extend_at = now + pause(lease.length);
+                // One that has ended may be another's by now, whatever the queue makes of this.
+                if !lease.end.is_over(now) {
+                    lease.end.move_to(now + lease.length);
+                }
                 token.clone()
             })
             .collect();
         (!tokens.is_empty()).then_some(Extend { tokens })
     }
+}
+
+/// How long after a lease began, or was extended, it is extended again.
+fn pause(length: Duration) -> Duration {
+    (length / 3).max(EXTEND_AT_MOST_EVERY)
 }
 
 #[cfg(test)]
@@ -121,11 +165,24 @@ mod tests {
     fn leases_are_extended_at_a_third() {
         let now = Instant::now();
         let mut leases = Leases::default();
-        leases.begin(Bytes::from_static(b"a"), 1, Duration::from_secs(60), now);
+        let end = leases.begin(Bytes::from_static(b"a"), 1, Duration::from_secs(60), now).unwrap();
         assert_eq!(leases.extend_at(), Some(now + Duration::from_secs(20)));
         assert_eq!(leases.extend(now + Duration::from_secs(19)), None);
         let extend = leases.extend(now + Duration::from_secs(20)).unwrap();
         assert_eq!(extend.tokens, [Bytes::from_static(b"a")]);
         assert_eq!(leases.extend_at(), Some(now + Duration::from_secs(40)));
+        assert!(!end.is_over(now + Duration::from_secs(79)) && end.is_over(now + Duration::from_secs(80)));
+        assert!(leases.extend(now + Duration::from_secs(100)).is_some());
+        assert!(end.is_over(now + Duration::from_secs(100)), "a lease that has ended does not come back");
+    }
+
+    #[test]
+    fn a_batch_that_is_forgotten_is_extended_no_more() {
+        let now = Instant::now();
+        let mut leases = Leases::default();
+        leases.begin(Bytes::from_static(b"a"), 2, Duration::from_secs(60), now);
+        assert_eq!(leases.forget(&Bytes::from_static(b"a")), 1);
+        assert_eq!(leases.forget(&Bytes::from_static(b"a")), 0);
+        assert_eq!((leases.extend_at(), leases.item_ended(&Bytes::from_static(b"a"))), (None, 0));
     }
 }

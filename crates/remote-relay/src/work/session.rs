@@ -1,7 +1,9 @@
 //! The stream to the queue, and the next one when it breaks.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use futures::FutureExt as _;
 use posthorn_api::period;
 use posthorn_api::work::v1::{
     Batch, Credit, Hello, Release, WorkKind, WorkRequest, WorkResponse, work_request, work_response,
@@ -115,6 +117,7 @@ impl Session {
             if (leaving || shutdown.is_cancelled()) && self.leases.is_empty() {
                 return Ok(());
             }
+            metrics::gauge!("posthorn_relay_batches").set(self.leases.len());
             let extend_at = self.leases.extend_at();
             tokio::select! {
                 response = stream.responses.message() => {
@@ -165,10 +168,18 @@ impl Session {
 
     /// Sends a courier with the batch.
     fn take(&mut self, batch: Batch) {
-        let lease = batch.lease.map(period).unwrap_or_default();
-        self.leases.begin(batch.token.clone(), batch.items.len(), lease, Instant::now());
-        metrics::gauge!("posthorn_relay_batches").set(self.leases.len());
-        tokio::spawn(self.courier.clone().deliver(batch, self.end.clone()));
+        let (token, now) = (batch.token.clone(), Instant::now());
+        let length = batch.lease.map(period).unwrap_or_default();
+        let Some(lease) = self.leases.begin(token.clone(), batch.items.len(), length, now) else { return };
+        let (courier, end) = (self.courier.clone(), self.end.clone());
+        tokio::spawn(async move {
+            let delivery = courier.deliver(batch, lease, end.clone());
+            // A batch that no one works on any more must not be extended for ever.
+            if AssertUnwindSafe(delivery).catch_unwind().await.is_err() {
+                tracing::error!("a courier fell over; what it had not reported falls due again");
+                let _ = end.send(Ended::Lost(token)).await;
+            }
+        });
     }
 
     /// Tells the queue what the couriers have ended, all in one report.
@@ -178,15 +189,16 @@ impl Session {
         stream: &Stream,
         leaving: bool,
     ) -> Result<(), Broken> {
-        let (mut reports, mut back) = (Vec::new(), Vec::new());
+        let (mut reports, mut back, mut batches) = (Vec::new(), Vec::new(), 0);
         for ended in ended.drain(..) {
             match ended {
                 Ended::Done(report) => reports.push(report),
                 Ended::NotBegun(item) => back.push(item),
+                Ended::Lost(token) => batches += self.leases.forget(&token),
             }
         }
-        // Both are noted before anything is sent: the stream may break in between.
-        let batches = back.iter().map(|item| self.leases.item_ended(&item.token)).sum();
+        // All is noted before anything is sent: the stream may break in between.
+        batches += back.iter().map(|item| self.leases.item_ended(&item.token)).sum::<u32>();
         if !reports.is_empty() {
             let report = self.leases.report(reports);
             stream.send(work_request::Request::Report(report)).await?;

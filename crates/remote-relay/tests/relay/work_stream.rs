@@ -29,9 +29,31 @@ async fn outcomes_found_while_the_queue_was_away_are_reported_when_it_is_back() 
     let (id, item) = item(&["b@example.org"], MESSAGE);
     world.queue.give("t", vec![item]);
     server.received(1).await;
-    world.queue.break_streams();
+    world.queue.break_streams(false);
     assert_eq!(world.outcomes(id).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
     assert_eq!((world.queue.told().streams, server.messages().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn nothing_is_begun_on_a_lease_that_has_ended() {
+    let script = Script::named("mx1.test").rule(Rule::at(At::EndOfData).waits(Duration::from_secs(2)));
+    let (world, server) = (World::start(&[]).await, server(script).await);
+    world.router.hosts("example.org", &[("mx1.test", server.address())]);
+    let [(first, item_1), (second, item_2)] =
+        [item(&["b@example.org"], MESSAGE), item(&["c@example.org"], MESSAGE)];
+    world.queue.give_for("t", vec![item_1, item_2], Duration::from_millis(600));
+    server.received(1).await;
+    // It cannot be extended any more.
+    world.queue.break_streams(true);
+    // The first is answered after two seconds, when the lease has ended.
+    let answered = async || server.messages()[0].was_accepted().then_some(());
+    wait::until("the answer", PATIENCE, answered).await;
+    world.queue.break_streams(false);
+    assert_eq!(world.outcomes(first).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
+    let id = posthorn_api::message_id_bytes(second);
+    wait::until("the release", PATIENCE, async || world.queue.told().released.contains(&id).then_some(()))
+        .await;
+    assert_eq!(server.messages().len(), 1);
 }
 
 #[tokio::test]

@@ -239,7 +239,8 @@ async fn connect(target: &Target) -> io::Result<TcpStream> {
     }
     // Small writes would wait for the server's delayed ACK.
     socket.set_nodelay(true)?;
-    timeout(target.connect_timeout, socket.connect(target.address)).await?
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer");
+    timeout(target.connect_timeout, socket.connect(target.address)).await.map_err(late)?
 }
 
 fn unreachable(target: &Target, why: &io::Error) -> Status {

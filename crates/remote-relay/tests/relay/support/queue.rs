@@ -1,6 +1,7 @@
 //! A queue that hands out what a test gives it and keeps what it is told.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ struct Shared {
     contents: Mutex<HashMap<Bytes, Vec<Bytes>>>,
     /// The streams that are open, to be broken.
     streams: Mutex<Vec<CancellationToken>>,
+    away: AtomicBool,
 }
 
 /// What workers have said.
@@ -82,8 +84,9 @@ impl Queue {
         self.told().outcomes.get(id.as_bytes().as_slice()).cloned()
     }
 
-    /// Breaks all streams.
-    pub(crate) fn break_streams(&self) {
+    /// Breaks all streams; `away`: and takes no new ones until this is called with `false`.
+    pub(crate) fn break_streams(&self, away: bool) {
+        self.0.away.store(away, Ordering::Relaxed);
         for stream in self.0.streams.lock().unwrap().drain(..) {
             stream.cancel();
         }
@@ -163,6 +166,9 @@ impl WorkService for Queue {
         &self,
         request: Request<Streaming<WorkRequest>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
+        if self.0.away.load(Ordering::Relaxed) {
+            return Err(Status::unavailable("away"));
+        }
         let (to, responses) = mpsc::channel(16);
         tokio::spawn(self.clone().serve_stream(request.into_inner(), to));
         Ok(Response::new(ReceiverStream::new(responses)))
