@@ -82,6 +82,6 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
 }
 
 fn listen(address: SocketAddr, config: &Config, gate: &Arc<Gate>) -> Result<Listener, Error> {
-    Listener::bind(address, config.session()?, Arc::clone(gate), None)
+    Listener::bind(address, config.session(), Arc::clone(gate), None)
         .map_err(|source| Error::Bind { address, source })
 }
