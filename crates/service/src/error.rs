@@ -10,7 +10,7 @@ pub enum Error {
     #[error("the configuration is wrong:\n{0}")]
     Config(String),
     /// A port could not be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// The address of the setting.
         address: SocketAddr,
