@@ -19,6 +19,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use posthorn_mail::{Body, EnhancedStatus, Envelope, Notify, Recipient, Ret, Status};
 use posthorn_smtp::client::{Answer, Ending, Framing, Session, Settings, Step, Timeouts, Transaction};
 
@@ -31,6 +33,65 @@ fn sessions_go_as_written() {
     assert!(transcripts.len() > 10, "the transcripts are missing");
     for path in transcripts {
         Run::new(&fs::read_to_string(&path).unwrap(), path.file_name().unwrap().to_str().unwrap()).play();
+    }
+}
+
+/// What became of the content when the session wanted it: written, or cut.
+fn answers_of(replies: &[(u16, bool)], recipients: usize) -> (Vec<Answer>, bool) {
+    let now = Instant::now();
+    let settings = Settings {
+        hostname: "relay.example".to_owned(),
+        own_names: vec![],
+        starttls: false,
+        timeouts: Timeouts::default(),
+    };
+    let mut session = Session::new(settings, now);
+    let (mut replies, mut begun, mut taken) = (replies.iter(), false, false);
+    // Each round takes a reply, or ends; a session that does neither would hang here.
+    for _ in 0..10_000 {
+        match session.step(now) {
+            Step::Send(_) => {}
+            Step::Receive { .. } => match replies.next() {
+                None => session.disconnected("the test has no more to say"),
+                Some((code, pipelining)) => {
+                    let more = if *pipelining { "250-mx\r\n250 PIPELINING\r\n" } else { "" };
+                    let reply = format!("{code} x\r\n");
+                    session.received(if *code == 250 && !begun { more.as_bytes() } else { reply.as_bytes() });
+                    taken = *code / 100 == 2;
+                }
+            },
+            Step::Content(_) => session.content_sent(now),
+            Step::Ready | Step::Close(_) if !begun => {
+                begun = true;
+                session.begin(transaction(&format!("from=a@example.net many={recipients}")));
+            }
+            Step::Done(answers) => return (answers, taken),
+            step => panic!("{step:?}"),
+        }
+    }
+    panic!("the session does not come to an end");
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_server_says_each_recipient_has_one_answer(
+        codes in prop::collection::vec(prop_oneof![
+            4 => Just(250u16), 2 => Just(354), 1 => Just(220), 1 => Just(421), 1 => Just(450), 1 => Just(452),
+            1 => Just(550), 1 => 200u16..600,
+        ], 0..40),
+        pipelining in any::<bool>(),
+        recipients in 1usize..60,
+    ) {
+        let greeting_and_ehlo = [(220, false), (250, true)];
+        let replies: Vec<_> = greeting_and_ehlo
+            .into_iter()
+            .map(|(code, _)| (code, pipelining))
+            .chain(codes.into_iter().map(|code| (code, false)))
+            .collect();
+        let (answers, last_was_positive) = answers_of(&replies, recipients);
+        prop_assert_eq!(answers.len(), recipients);
+        let delivered = answers.iter().any(|answer| matches!(answer, Answer::Delivered { .. }));
+        prop_assert!(!delivered || last_was_positive, "nothing is delivered but by a positive last word");
     }
 }
 

@@ -72,7 +72,6 @@ pub struct Session {
     replies: ReplyReader,
     state: State,
     capabilities: Capabilities,
-    server_name: String,
     encrypted: bool,
     /// A transaction was left open on the server: RSET before the next.
     open_on_server: bool,
@@ -109,7 +108,6 @@ impl Session {
             replies: ReplyReader::default(),
             state: State::Await(Awaited::Greeting),
             capabilities: Capabilities::default(),
-            server_name: String::new(),
             encrypted: false,
             open_on_server: false,
         }
@@ -118,11 +116,6 @@ impl Session {
     /// What the server offers; known once the session was ready.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
-    }
-
-    /// What the server calls itself; empty before its greeting.
-    pub fn server_name(&self) -> &str {
-        &self.server_name
     }
 
     /// What to do now.
@@ -240,12 +233,12 @@ impl Session {
         }
     }
 
-    fn greeted(&mut self, reply: &Reply) -> State {
+    fn greeted(&self, reply: &Reply) -> State {
         let line = reply.lines().first().map_or("", String::as_str);
-        self.server_name = line.split_ascii_whitespace().next().unwrap_or_default().to_owned();
+        let server = line.split_ascii_whitespace().next().unwrap_or_default();
         let own = std::iter::once(&self.settings.hostname).chain(&self.settings.own_names);
-        if own.into_iter().any(|name| name.eq_ignore_ascii_case(&self.server_name)) {
-            let text = format!("mail loops back to myself: the server greets as {}", self.server_name);
+        if own.into_iter().any(|name| name.eq_ignore_ascii_case(server)) {
+            let text = format!("mail loops back to myself: the server greets as {server}");
             return State::Closed(Ending::Loop(Status::new(554, EnhancedStatus::new(5, 4, 6), text)));
         }
         self.hello("EHLO", Awaited::Ehlo)
@@ -333,12 +326,6 @@ impl Session {
             return self.content_unavailable(reply.status());
         }
         let status = unavailable(format!("lost the connection at {}: {why}", self.awaiting()));
-        self.end(Ending::Lost(status));
-    }
-
-    /// TLS did not come about; what to do then is the owner's affair, this connection is lost.
-    pub fn tls_failed(&mut self, why: &str) {
-        let status = Status::new(454, EnhancedStatus::new(4, 7, 5), format!("no TLS with the server: {why}"));
         self.end(Ending::Lost(status));
     }
 
