@@ -106,6 +106,8 @@ pub(crate) fn decide(recipient: &Address, sender: &ReversePath, known: &Snapshot
 pub(crate) fn accept(recipient: &Address, known: &Snapshot, policy: &Policy) -> Result<Acceptance, Vec<Key>> {
     let (domain, found) = match locate(recipient, known, policy)? {
         Place::Elsewhere(_) => return Ok(Acceptance::Relay),
+        Place::Here(Some(_)) => return Ok(Acceptance::Ours { tenant_id: "default".into() }),
+        Place::Here(None) => return Ok(Acceptance::Refused(refusal::no_postmaster())),
         Place::Literal if is_own_literal(recipient, &policy.own) => {
             return Ok(Acceptance::Refused(refusal::own_literal(recipient.host())));
         }
@@ -132,6 +134,8 @@ enum Place<'a> {
     Elsewhere(&'a Domain),
     /// It ends in an address literal.
     Literal,
+    /// It is the postmaster of this installation itself, at one of its names or addresses: whoever is named, if anybody.
+    Here(Option<&'a Address>),
 }
 
 /// What an address in a domain of ours is.
@@ -148,11 +152,17 @@ enum Found<'a> {
 
 /// Finds an address in the snapshot, or says what the snapshot lacks.
 fn locate<'a>(address: &'a Address, known: &'a Snapshot, policy: &'a Policy) -> Result<Place<'a>, Vec<Key>> {
+    // RFC 5321 §4.5.1.
+    let is_postmaster = address.local().eq_ignore_ascii_case("postmaster");
     let Some(name) = address.domain() else {
-        return Ok(Place::Literal);
+        let here = is_postmaster && is_own_literal(address, &policy.own);
+        return Ok(if here { Place::Here(policy.postmaster.as_ref()) } else { Place::Literal });
     };
     match known.domains.get(name) {
         None => Err(vec![Key::Domain(name.clone())]),
+        Some(None) if is_postmaster && policy.own.names.contains(name) => {
+            Ok(Place::Here(policy.postmaster.as_ref()))
+        }
         Some(None) => Ok(Place::Elsewhere(name)),
         Some(Some(domain)) => {
             let found = find(MailboxName::new(address.local(), name), domain, known, policy)?;
@@ -281,16 +291,14 @@ impl<'a> Walk<'a> {
             Err(keys) => self.need(keys),
             Ok(Place::Literal) => self.literal(visit),
             Ok(Place::Elsewhere(domain)) => self.elsewhere(visit, domain),
+            Ok(Place::Here(Some(to))) => self.instead(&visit, "postmaster of", to),
+            Ok(Place::Here(None) | Place::Ours { found: Found::NoPostmaster, .. }) => {
+                self.refuse(visit, refusal::no_postmaster());
+            }
             Ok(Place::Ours { found: Found::Nothing, .. }) => {
                 self.refuse(visit, refusal::unknown_user(&address));
             }
-            Ok(Place::Ours { found: Found::NoPostmaster, .. }) => {
-                self.refuse(visit, refusal::no_postmaster());
-            }
-            Ok(Place::Ours { found: Found::Instead { why, to }, .. }) => {
-                let way = format!("{why} {} -> ", address.host());
-                self.expand(&visit, &way, visit.sender.as_ref(), std::slice::from_ref(to));
-            }
+            Ok(Place::Ours { found: Found::Instead { why, to }, .. }) => self.instead(&visit, why, to),
             Ok(Place::Ours { found: Found::Entry { name, entry }, domain }) => {
                 self.entry(visit, name, entry, domain);
             }
@@ -325,6 +333,11 @@ impl<'a> Walk<'a> {
                 self.expand(&visit, &format!("list {shown} -> "), sender, members);
             }
         }
+    }
+
+    fn instead(&mut self, visit: &Visit, why: &str, to: &Address) {
+        let step = format!("{why} {} -> ", visit.address.host());
+        self.expand(visit, &step, visit.sender.as_ref(), std::slice::from_ref(to));
     }
 
     fn expand(&mut self, visit: &Visit, step: &str, sender: Option<&Address>, to: &[Address]) {

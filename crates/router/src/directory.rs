@@ -41,11 +41,11 @@ impl From<sqlx::Error> for Error {
         match error {
             sqlx::Error::RowNotFound => Self::NotFound,
             sqlx::Error::Database(error) if error.is_unique_violation() => Self::Taken,
-            // Class 08: connection; 53: resources; 57: operator intervention, such as a time-out or a shutdown.
+            // Classes 22, 23, 42: data, constraint, statement. All else is the server's condition, which may change.
             sqlx::Error::Database(error)
-                if error.code().is_some_and(|code| {
-                    ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-                }) =>
+                if error
+                    .code()
+                    .is_none_or(|code| !["22", "23", "42"].iter().any(|c| code.starts_with(c))) =>
             {
                 Self::Unavailable(sqlx::Error::Database(error))
             }

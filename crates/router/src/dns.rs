@@ -13,13 +13,13 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{Resolver, TokioResolver};
+use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 use posthorn_mail::{Domain, Host, Status};
 use tokio::sync::Semaphore;
 
 use crate::config;
 use crate::known::{Own, RouteHost, StaticRoute};
-use crate::mx::{Addresses, Answer, Exchangers, Ipv6, Mx, Server, order, route_destination};
+use crate::mx::{Addresses, Answer, Exchange, Exchangers, Ipv6, Mx, Server, order, route_destination};
 use crate::refusal;
 
 /// The servers of a destination.
@@ -43,7 +43,7 @@ pub(crate) struct Dns {
     own: Own,
 }
 
-/// The resolver cannot be set up: `/etc/resolv.conf` is missing or wrong.
+/// The resolver cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("the DNS resolver cannot be set up: {0}")]
 pub(crate) struct DnsSetupError(String);
@@ -51,15 +51,15 @@ pub(crate) struct DnsSetupError(String);
 impl Dns {
     /// A resolver as configured.
     pub(crate) fn new(config: &config::Dns, own: Own) -> Result<Self, DnsSetupError> {
-        let failed = |error: NetError| DnsSetupError(error.to_string());
         let mut builder = if config.servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(failed)?
+            TokioResolver::builder_tokio().unwrap_or_else(|reason| {
+                // As resolv.conf(5) has it where no name server is named.
+                let local = SocketAddr::from(([127, 0, 0, 1], 53));
+                tracing::warn!(%reason, "no name servers in /etc/resolv.conf: asking {local}");
+                resolver(&[local])
+            })
         } else {
-            let servers = config.servers.iter().map(|server| name_server(*server)).collect();
-            Resolver::builder_with_config(
-                ResolverConfig::from_name_servers(servers),
-                TokioRuntimeProvider::default(),
-            )
+            resolver(&config.servers)
         };
         let options = builder.options_mut();
         options.timeout = config.timeout;
@@ -72,7 +72,7 @@ impl Dns {
         options.use_hosts_file = ResolveHosts::Never;
         options.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
         Ok(Self {
-            resolver: builder.build().map_err(failed)?,
+            resolver: builder.build().map_err(|error| DnsSetupError(error.to_string()))?,
             deadline: config.timeout.saturating_mul(config.attempts.max(1)),
             open: Semaphore::new(config.concurrency),
             ipv6: config.ipv6,
@@ -125,11 +125,7 @@ impl Dns {
 
     async fn mx(&self, domain: &Domain) -> Answer<Mx> {
         self.ask(domain, RecordType::MX, |data| match data {
-            RData::MX(mx) if mx.exchange.is_root() => Some(Mx { preference: mx.preference, exchange: None }),
-            RData::MX(mx) => {
-                let exchange = mx.exchange.to_ascii().parse().ok()?;
-                Some(Mx { preference: mx.preference, exchange: Some(exchange) })
-            }
+            RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: exchange(&mx.exchange) }),
             _ => None,
         })
         .await
@@ -170,10 +166,9 @@ impl Dns {
         let Ok(fqdn) = Name::from_ascii(format!("{name}.")) else {
             return Answer::NoName;
         };
-        let asked = async {
-            let _open = self.open.acquire().await;
-            self.resolver.lookup(fqdn, record_type).await
-        };
+        // Waiting for a place is no fault of this name's servers; others' deadlines bound it.
+        let _open = self.open.acquire().await;
+        let asked = self.resolver.lookup(fqdn, record_type);
         let answer = match tokio::time::timeout(self.deadline, asked).await {
             Err(_) => Answer::Trouble("the name server does not answer in time".into()),
             Ok(Err(error)) => failure(&error),
@@ -197,6 +192,13 @@ impl Dns {
     }
 }
 
+fn exchange(name: &Name) -> Exchange {
+    if name.is_root() {
+        return Exchange::Null;
+    }
+    name.to_ascii().parse().map_or(Exchange::Unusable, Exchange::Host)
+}
+
 fn failure<T>(error: &NetError) -> Answer<T> {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
@@ -210,6 +212,11 @@ fn failure<T>(error: &NetError) -> Answer<T> {
         NetError::Timeout => Answer::Trouble("the name server does not answer in time".into()),
         other => Answer::Trouble(other.to_string()),
     }
+}
+
+fn resolver(servers: &[SocketAddr]) -> ResolverBuilder<TokioRuntimeProvider> {
+    let servers = servers.iter().map(|server| name_server(*server)).collect();
+    Resolver::builder_with_config(ResolverConfig::from_name_servers(servers), TokioRuntimeProvider::default())
 }
 
 fn name_server(at: SocketAddr) -> NameServerConfig {

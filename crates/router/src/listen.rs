@@ -45,6 +45,8 @@ async fn connect(pool: PgPool) -> Result<PgListener, sqlx::Error> {
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
+    // The schema may not have been made yet.
+    sqlx::query("SELECT FROM directory.tenants LIMIT 1").execute(&mut listener).await?;
     Ok(listener)
 }
 

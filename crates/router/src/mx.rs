@@ -43,11 +43,30 @@ impl<T> Answer<T> {
     }
 }
 
-/// An MX record; no exchange is the root, ".".
+/// An MX record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mx {
     pub(crate) preference: u16,
-    pub(crate) exchange: Option<Domain>,
+    pub(crate) exchange: Exchange,
+}
+
+/// Whom an MX record names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    Host(Domain),
+    /// The root, ".": nobody (RFC 7505).
+    Null,
+    /// Something that no host can be called.
+    Unusable,
+}
+
+impl Mx {
+    fn host(&self) -> Option<(u16, Domain)> {
+        match &self.exchange {
+            Exchange::Host(name) => Some((self.preference, name.clone())),
+            Exchange::Null | Exchange::Unusable => None,
+        }
+    }
 }
 
 /// The addresses of a host.
@@ -111,11 +130,11 @@ impl Exchangers {
             Answer::NoName => return Err(refusal::no_domain(domain)),
             Answer::Trouble(trouble) => return Err(refusal::dns_trouble(domain.as_str(), trouble)),
         };
-        let mut hosts: Vec<(u16, Domain)> =
-            records.iter().filter_map(|mx| Some((mx.preference, mx.exchange.clone()?))).collect();
+        let mut hosts: Vec<(u16, Domain)> = records.iter().filter_map(Mx::host).collect();
         if hosts.is_empty() {
             // RFC 7505 §3. Beside other records a null MX says nothing.
-            return Err(refusal::null_mx(domain));
+            let is_null = records.iter().any(|mx| mx.exchange == Exchange::Null);
+            return Err(if is_null { refusal::null_mx(domain) } else { refusal::no_exchanger(domain) });
         }
         hosts.sort();
         let destination = destination(hosts.iter().map(|(_, name)| name.as_str()));

@@ -257,6 +257,7 @@ fn each_kind_of_recipient_has_its_decision() {
         // Postmaster.
         ("postmaster@example.test", &["postmaster@example.test later 451 4.3.5"]),
         ("PostMaster@catch.test", &["alice@example.test local alice"]),
+        ("postmaster@mx.example.test", &["postmaster@mx.example.test later 451 4.3.5"]),
         // Elsewhere.
         ("x@example.net", &["x@example.net remote mx.example.net example.net"]),
         ("X+y@example.net", &["X+y@example.net remote mx.example.net example.net"]),
@@ -317,6 +318,9 @@ fn the_named_postmaster_gets_mail_of_all_domains() {
         ("POSTMASTER@plain.test", "bob@example.test local bob"),
         ("postmaster@catch.test", "bob@example.test local bob"),
         ("postmaster@dash.test", "postmaster@dash.test local postmaster"),
+        ("Postmaster@mx.example.test", "bob@example.test local bob"),
+        ("postmaster@[192.0.2.99]", "bob@example.test local bob"),
+        ("bob@mx.example.test", "bob@mx.example.test fail 550 5.1.2"),
     ] {
         assert_eq!(world.decide(recipient, &policy), [want], "{recipient}");
     }

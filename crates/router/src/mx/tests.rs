@@ -20,7 +20,10 @@ fn own() -> Own {
 fn mx(records: &str) -> Answer<Mx> {
     let record = |text: &str| {
         let (preference, name) = text.trim().split_once(' ').unwrap();
-        let exchange = (name != ".").then(|| domain(name));
+        let exchange = match name {
+            "." => Exchange::Null,
+            name => name.parse().map_or(Exchange::Unusable, Exchange::Host),
+        };
         Mx { preference: preference.parse().unwrap(), exchange }
     };
     Answer::Found(records.split(',').map(record).collect())
@@ -82,6 +85,8 @@ fn hosts_are_tried_by_preference() {
         // Null MX (RFC 7505); beside others it says nothing.
         ("0 .", "556 5.1.10"),
         ("0 ., 10 a.example", "a.example"),
+        ("10 -.example", "550 5.4.4"),
+        ("10 -.example, 20 b.example", "b.example"),
         // Ourselves, by name or address: it and all that are no better are left out.
         ("10 a.example, 20 us.example, 20 b.example, 30 c.example", "a.example"),
         ("10 a.example, 20 same.example, 30 c.example", "a.example"),

@@ -7,9 +7,10 @@ use posthorn_api::work::v1::work_request::Request as Asked;
 use posthorn_api::work::v1::work_response::Response as Said;
 use posthorn_testkit::dns::{Dns, Trouble};
 use posthorn_testkit::wait;
+use sqlx::Connection as _;
 
 use crate::queue::{Queue, Worker, decisions};
-use crate::running::{LIMIT, Router};
+use crate::running::{LIMIT, Router, database};
 
 async fn connected(dns: &Dns, settings: &[(&str, &str)]) -> (Router, Queue, Worker) {
     let queue = Queue::start().await;
@@ -131,4 +132,44 @@ async fn stopping_waits_for_what_was_begun_to_be_recorded() {
     assert!(!stopped.is_finished());
     worker.record(&report);
     stopped.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_work_is_taken_while_the_directory_is_away() {
+    let queue = Queue::start().await;
+    let database = database().await;
+    let settings = [("router.queue", &*queue.setting()), ("router.database.acquire_timeout", "300ms")];
+    let mut router = Router::start(&database, &settings).await;
+    router.domain("example.test").await;
+    router.account("alice@example.test").await;
+    let mut worker = queue.worker().await;
+
+    let (server, name) = database.rsplit_once('/').unwrap();
+    let mut owner = sqlx::PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+    for statement in [
+        format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
+        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut owner).await.unwrap();
+    }
+    worker.give("t1", &[&["alice@example.test", "x@unknown.test"]]);
+    while worker.released.is_empty() {
+        worker.next_but_reports().await;
+    }
+    wait::until("unreadiness", LIMIT, async || (!router.process.ready.is_ready()).then_some(())).await;
+    let credits = worker.credits;
+    worker.give("t2", &[&["alice@example.test"]]);
+    while worker.released.len() < 2 {
+        worker.next_but_reports().await;
+    }
+    assert_eq!(worker.credits, credits, "no more is asked for");
+
+    let back = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+    sqlx::query(sqlx::AssertSqlSafe(back)).execute(&mut owner).await.unwrap();
+    while worker.credits == credits {
+        worker.next_but_reports().await;
+    }
+    worker.give("t3", &[&["alice@example.test"]]);
+    assert_eq!(decisions(&worker.report().await), ["alice@example.test local"]);
+    router.stop().await;
 }
