@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::services::Service;
 use crate::settings::SettingsArgs;
-use crate::{ctl, dev, migrate, serve, settings};
+use crate::{ctl, dev, forward, migrate, serve, settings};
 
 /// Posthorn, a mail server as a set of services.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Command {
     },
     /// Run everything here and now, with a private Postgres and Redis
     Dev(dev::Args),
+    /// Pass TCP connections on to the replicas behind a name
+    Forward(forward::Args),
     /// Manage domains, accounts, mailboxes and the queue; send a message, follow one
     Ctl(ctl::Ctl),
 }
@@ -58,6 +60,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config { command: ConfigCommand::Check(args) } => settings::check(&args),
         Command::Config { command: ConfigCommand::Defaults } => settings::print_defaults(),
         Command::Dev(args) => dev::run(args).await,
+        Command::Forward(args) => forward::run(args).await,
         Command::Ctl(args) => ctl::run(args).await,
     }
 }

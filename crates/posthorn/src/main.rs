@@ -3,6 +3,7 @@
 mod cli;
 mod ctl;
 mod dev;
+mod forward;
 mod migrate;
 mod serve;
 mod services;
