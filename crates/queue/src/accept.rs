@@ -20,7 +20,7 @@ use crate::message::Recipient;
 use crate::schedule::{Flow, Item, Key, Kind, Lane};
 use crate::spool::{self, KnownKey, Message, NewKey, NewMessage};
 use crate::trace::Record;
-use crate::{notice, spool as ledger};
+use crate::{notice, spool as ledger, timer};
 
 /// A message that somebody hands in.
 #[derive(Debug)]
@@ -238,7 +238,8 @@ async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<Vec<Answer>> {
     hub.level.add(new.len() as u64, bytes);
     metrics::counter!("posthorn_queue_accepted_total").increment(new.len() as u64);
     metrics::counter!("posthorn_queue_accepted_bytes").increment(bytes);
-    hub.watchers.tell(&records);
+    hub.wake.tell(&records);
+    hub.timer_at(new.iter().map(|n| n.timer_at).min());
     hub.schedule_soon(Kind::Route, &fresh_items(&new, now), now).await;
     Ok(answers)
 }
@@ -290,7 +291,7 @@ fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> New
     };
     let recipients: Vec<Recipient> = (1..).zip(&envelope.recipients).map(recipient).collect();
     NewMessage {
-        timer_at: notice::next_look(&config.notice.after, received_at, 0, expires_at),
+        timer_at: notice::next_look(&config.notice.after, received_at, 0, timer::end(config, expires_at)),
         message: Message {
             id: incoming.id,
             flow: Flow::of(&incoming.origin.tenant_id, &sender),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -27,7 +28,7 @@ pub(crate) struct Hub {
     pub(crate) leases: Leases,
     /// The schedule may lack something: it is to be compared with the spool.
     pub(crate) recover: Notify,
-    /// A message must be looked at sooner than was known.
+    /// A message must be looked at within a minute.
     pub(crate) timer: Notify,
     /// No work is given out any more.
     pub(crate) shutdown: CancellationToken,
@@ -50,6 +51,13 @@ impl Hub {
         match self.schedule.add(kind, Add::Sooner, items, now).await {
             Ok(_) => self.wake.wake(kind),
             Err(error) => self.redis_failed(&error),
+        }
+    }
+
+    /// A message has come that must be looked at then. Whoever looks sleeps a minute at most: it need not hear of more.
+    pub(crate) fn timer_at(&self, at: Option<OffsetDateTime>) {
+        if at.is_some_and(|at| at < OffsetDateTime::now_utc() + Duration::from_secs(60)) {
+            self.timer.notify_one();
         }
     }
 

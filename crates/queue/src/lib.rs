@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accept;
+mod clean;
 mod config;
 mod dispatch;
 mod error;
@@ -10,17 +11,21 @@ mod hub;
 mod load;
 mod message;
 mod notice;
+mod operate;
 mod outcome;
 mod retry;
 mod schedule;
 mod spool;
+mod timer;
 mod trace;
 mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use posthorn_api::queue::v1::queue_service_server::QueueServiceServer;
 use posthorn_api::spool::v1::spool_service_server::SpoolServiceServer;
+use posthorn_api::trace::v1::trace_service_server::TraceServiceServer;
 use posthorn_api::work::v1::work_service_server::WorkServiceServer;
 use posthorn_service::{Error, Grpc, Process};
 use tokio::task::JoinSet;
@@ -36,6 +41,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let pool = spool::pool(&config.database).map_err(Error::fatal)?;
     let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
     let (postgres, redis) = (process.ready.need("postgres"), process.ready.need("redis"));
+    let watchers = trace::Watchers::new(config.trace.max_lag);
     let hub = Arc::new(hub::Hub {
         policy: retry::Policy {
             schedule: config.retry.schedule.clone(),
@@ -43,8 +49,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
             attempts: config.give_up.attempts,
         },
         level: Arc::new(accept::Level::new(&config)),
-        watchers: trace::Watchers::new(config.trace.max_lag),
-        wake: wake::Wake::new(),
+        wake: wake::Wake::new(watchers.clone()),
+        watchers,
         leases: hub::Leases::default(),
         recover: Default::default(),
         timer: Default::default(),
@@ -65,6 +71,8 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let outcomes = outcome::start(&hub, &mut writers);
     let mut helpers = JoinSet::new();
     helpers.spawn(fill::run(hub.clone(), redis));
+    helpers.spawn(timer::run(hub.clone()));
+    helpers.spawn(clean::run(hub.clone()));
     helpers.spawn({
         let hub = hub.clone();
         async move { hub.wake.run(&hub.schedule, &hub.shutdown).await }
@@ -76,8 +84,10 @@ pub async fn run(config: Config, process: Process) -> Result<(), Error> {
     let work = WorkServiceServer::new(grpc::Work { hub: hub.clone(), outcomes })
         .max_decoding_message_size(grpc::MAX_MESSAGE)
         .max_encoding_message_size(grpc::MAX_MESSAGE);
-    let served =
-        Grpc::new(posthorn_api::DESCRIPTORS).with(spool).with(work).serve(&hub.config.listen, &process).await;
+    let queue = QueueServiceServer::new(grpc::Queue { hub: hub.clone() });
+    let trace = TraceServiceServer::new(grpc::Trace { hub: hub.clone() });
+    let services = Grpc::new(posthorn_api::DESCRIPTORS).with(spool).with(work).with(queue).with(trace);
+    let served = services.serve(&hub.config.listen, &process).await;
     // Also where the server ended by itself.
     process.shutdown.cancel();
     hub.cut.cancel();

@@ -144,7 +144,7 @@ async fn set_aside(hub: &Hub, ids: &[MessageId], now: OffsetDateTime) -> sqlx::R
     let records: Vec<Record> = new.iter().map(record).collect();
     spool::trace::insert(&mut transaction, &records, now).await?;
     transaction.commit().await?;
-    hub.watchers.tell(&records);
+    hub.wake.tell(&records);
     for id in new {
         tracing::error!(message_id = %id, "set aside: its workers died or gave it back too often");
         metrics::counter!("posthorn_queue_poison_total").increment(1);

@@ -222,6 +222,13 @@ impl Recipient {
         self.end(State::Failed);
     }
 
+    /// An operator gives it up.
+    pub(crate) fn give_up(&mut self, reason: &str, now: OffsetDateTime) {
+        let status = Status::new(554, EnhancedStatus::new(5, 0, 0), reason);
+        self.last = Some(Words { status, server: None, at: now });
+        self.end(State::Failed);
+    }
+
     fn missed(
         &mut self,
         miss: Miss,

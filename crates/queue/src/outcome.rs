@@ -253,7 +253,7 @@ pub(crate) async fn commit(
     transaction.commit().await?;
 
     records.extend(of_messages);
-    hub.watchers.tell(&records);
+    hub.wake.tell(&records);
     let bytes = ended.iter().map(|id| effects.messages[id].size).sum();
     hub.level.ended(ended.len() as u64, bytes);
     metrics::counter!("posthorn_queue_ended_total").increment(ended.len() as u64);

@@ -113,10 +113,18 @@ pub(crate) enum Then {
 /// What is learnt of a destination.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Learn {
-    Success { concurrency: u32, max: u32 },
-    Unavailable { concurrency: u32, until: OffsetDateTime },
+    Success {
+        concurrency: u32,
+        max: u32,
+    },
+    Unavailable {
+        concurrency: u32,
+        until: OffsetDateTime,
+    },
     Suspend,
     Resume,
+    /// An operator wants an attempt now.
+    Unblock,
 }
 
 impl Schedule {
@@ -136,11 +144,6 @@ impl Schedule {
             partitions: config.partitions,
             scripts: scripts(),
         })
-    }
-
-    /// Whether Redis answers.
-    pub(crate) async fn ping(&self) -> RedisResult<()> {
-        redis::cmd("PING").exec_async(&mut self.connection.clone()).await
     }
 
     /// For subscriptions.
@@ -281,6 +284,7 @@ impl Schedule {
             }
             Learn::Suspend => call.arg("suspend"),
             Learn::Resume => call.arg("resume"),
+            Learn::Unblock => call.arg("unblock"),
         };
         call.invoke_async(&mut self.connection.clone()).await
     }
@@ -327,13 +331,6 @@ impl Schedule {
         let mut command = redis::cmd("SET");
         command.arg(self.key(kind, partition, "filled")).arg("yes");
         command.exec_async(&mut self.connection.clone()).await
-    }
-
-    /// Whether a partition has its marker.
-    pub(crate) async fn is_filled(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
-        let mut command = redis::cmd("EXISTS");
-        command.arg(self.key(kind, partition, "filled"));
-        command.query_async(&mut self.connection.clone()).await
     }
 
     /// Items of a kind that are leased now.

@@ -1,16 +1,31 @@
-//! New work wakes those who wait for it, on whichever replica it arrived (R7): nothing polls.
+//! New work wakes those who wait for it, on whichever replica it arrived (R7): nothing polls. What watchers want to see
+//! goes the same way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use tokio::sync::{Notify, watch};
+use posthorn_api::trace::v1::Event;
+use prost::Message as _;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::schedule::{Kind, Schedule};
+use crate::trace::{Record, Watchers};
 
-/// Tells of new work, here and on other replicas; cheap to clone.
+/// Events that may wait to be told to other replicas; more are lost to their watchers, not to the trace.
+const EVENTS: usize = 4096;
+/// How often a replica with watchers says so, and how long the others believe it.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+const BELIEVE: Duration = Duration::from_secs(30);
+
+/// What replicas say to each other: who says it (8 bytes), which of these, and what.
+const WORK: u8 = 1;
+const WATCHING: u8 = 2;
+const EVENT: u8 = 3;
+
+/// Tells of new work and events, here and on other replicas; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Wake(Arc<Inner>);
 
@@ -21,15 +36,31 @@ struct Inner {
     told: Notify,
     /// Names this replica, so that it does not listen to itself.
     me: [u8; 8],
+    watchers: Watchers,
+    /// Somebody has begun to watch here.
+    watching: Notify,
+    /// Until when another replica has watchers, in milliseconds since `start`.
+    watched_until: AtomicU64,
+    start: Instant,
+    events: mpsc::Sender<Event>,
+    /// Taken by the task that tells them.
+    events_out: std::sync::Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
 impl Wake {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(watchers: Watchers) -> Self {
+        let (events, events_out) = mpsc::channel(EVENTS);
         Self(Arc::new(Inner {
             kinds: std::array::from_fn(|_| watch::Sender::new(())),
             untold: AtomicU8::new(0),
             told: Notify::new(),
             me: rand::random::<u64>().to_be_bytes(),
+            watchers,
+            watching: Notify::new(),
+            watched_until: AtomicU64::new(0),
+            start: Instant::now(),
+            events,
+            events_out: std::sync::Mutex::new(Some(events_out)),
         }))
     }
 
@@ -45,6 +76,21 @@ impl Wake {
         self.0.told.notify_one();
     }
 
+    /// Somebody watches events here.
+    pub(crate) fn watching(&self) {
+        self.0.watching.notify_one();
+    }
+
+    /// Something has happened; costs next to nothing while nobody watches anywhere.
+    pub(crate) fn tell(&self, records: &[Record]) {
+        self.0.watchers.tell(records);
+        if self.0.watched_until.load(Ordering::Relaxed) > self.0.start.elapsed().as_millis() as u64 {
+            for event in records.iter().flat_map(|record| &record.trace.events) {
+                let _ = self.0.events.try_send(event.clone());
+            }
+        }
+    }
+
     fn wake_here(&self, kind: Kind) {
         self.0.kinds[kind as usize].send_replace(());
     }
@@ -53,6 +99,8 @@ impl Wake {
     pub(crate) async fn run(&self, schedule: &Schedule, shutdown: &CancellationToken) {
         tokio::select! {
             () = self.speak(schedule) => {}
+            () = self.say_watching(schedule) => {}
+            () = self.speak_events(schedule) => {}
             () = self.listen(schedule) => {}
             () = shutdown.cancelled() => {}
         }
@@ -63,11 +111,32 @@ impl Wake {
         loop {
             self.0.told.notified().await;
             let kinds = self.0.untold.swap(0, Ordering::Relaxed);
-            let mut message = self.0.me.to_vec();
-            message.push(kinds);
-            // Without Redis there is nothing to wake for: the others look by themselves when it is back.
-            let _ = schedule.publish(&message).await;
+            self.say(schedule, WORK, &[kinds]).await;
         }
+    }
+
+    async fn say_watching(&self, schedule: &Schedule) {
+        loop {
+            if self.0.watchers.any() {
+                self.say(schedule, WATCHING, &[]).await;
+                let _ = tokio::time::timeout(SAY_EVERY, self.0.watching.notified()).await;
+            } else {
+                self.0.watching.notified().await;
+            }
+        }
+    }
+
+    async fn speak_events(&self, schedule: &Schedule) {
+        let events = self.0.events_out.lock().ok().and_then(|mut events| events.take());
+        let Some(mut events) = events else { return std::future::pending().await };
+        while let Some(event) = events.recv().await {
+            self.say(schedule, EVENT, &event.encode_to_vec()).await;
+        }
+    }
+
+    /// Without Redis there is nothing to wake for: the others look by themselves when it is back.
+    async fn say(&self, schedule: &Schedule, what: u8, text: &[u8]) {
+        let _ = schedule.publish(&[&self.0.me, &[what][..], text].concat()).await;
     }
 
     async fn listen(&self, schedule: &Schedule) {
@@ -77,6 +146,7 @@ impl Wake {
             {
                 // What was said before the subscription was not heard.
                 Kind::ALL.into_iter().for_each(|kind| self.wake_here(kind));
+                self.0.watching.notify_one();
                 let mut messages = subscription.on_message();
                 while let Some(message) = messages.next().await {
                     self.hear(message.get_payload_bytes());
@@ -87,14 +157,26 @@ impl Wake {
     }
 
     fn hear(&self, message: &[u8]) {
-        if let Some((kinds, from)) = message.split_last()
-            && from != self.0.me
-        {
-            for kind in Kind::ALL {
-                if kinds & (1 << kind as u8) != 0 {
-                    self.wake_here(kind);
+        let Some((from, [what, text @ ..])) = message.split_first_chunk::<8>() else { return };
+        if *from == self.0.me {
+            return;
+        }
+        match (*what, text) {
+            (WORK, [kinds]) => {
+                let told = Kind::ALL.into_iter().filter(|kind| kinds & (1 << *kind as u8) != 0);
+                told.for_each(|kind| self.wake_here(kind));
+            }
+            (WATCHING, _) => {
+                let until = self.0.start.elapsed() + BELIEVE;
+                self.0.watched_until.store(until.as_millis() as u64, Ordering::Relaxed);
+            }
+            (EVENT, event) => {
+                if let Ok(event) = Event::decode(event) {
+                    self.0.watchers.tell_one(event);
                 }
             }
+            // A word of a newer neighbour.
+            _ => {}
         }
     }
 }

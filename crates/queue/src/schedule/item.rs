@@ -33,11 +33,6 @@ impl Kind {
             Self::Remote => State::Remote,
         }
     }
-
-    /// The work that recipients in this state wait for.
-    pub(crate) fn of(state: State) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.state() == state)
-    }
 }
 
 /// What work is queued, limited and suspended by: for remote work the destination. Eight bytes of its SHA-256, so that
@@ -139,20 +134,12 @@ impl Item {
     }
 }
 
-/// The name of a lease: of which kind of work and lane, and a number that never comes twice.
+/// The name of a lease, made by `lease.lua`: the kind of work, the lane, and a number that never comes twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token([u8; Token::LEN]);
 
 impl Token {
     pub(crate) const LEN: usize = 17;
-
-    pub(crate) fn new(kind: Kind, lane: Lane, nonce: [u8; 8]) -> Self {
-        let mut bytes = [0; Self::LEN];
-        bytes[0] = kind as u8;
-        bytes[1..9].copy_from_slice(&lane.0);
-        bytes[9..].copy_from_slice(&nonce);
-        Self(bytes)
-    }
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: [u8; Self::LEN] = bytes.try_into().ok()?;
@@ -192,7 +179,8 @@ mod tests {
         assert_eq!(Item::parse(&key.bytes()), None);
         assert_eq!(Lane::from_column(lane.column()), lane);
         assert_eq!(Flow::from_column(item.flow.column()), item.flow);
-        let token = Token::new(Kind::Remote, lane, *b"12345678");
+        let token = [&[2][..], &lane.0, b"12345678"].concat();
+        let token = Token::parse(&token).unwrap();
         assert_eq!(Token::parse(token.bytes()), Some(token));
         assert_eq!((token.kind(), token.lane()), (Kind::Remote, lane));
         assert_eq!(Token::parse(&[9; 17]), None);

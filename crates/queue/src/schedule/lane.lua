@@ -2,7 +2,7 @@
 -- ARGV: now, lane, then
 --   'success', limit at first, highest limit: one more batch at once; the lane is no longer held back.
 --   'unavailable', limit at first, until: half as many batches at once, and none before that time.
---   'suspend' or 'resume'.
+--   'suspend', 'resume', or 'unblock': it is no longer held back for what went wrong.
 local now, lane, what = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local key = state(lane)
 if what == 'success' then
@@ -18,6 +18,8 @@ elseif what == 'suspend' then
   return
 elseif what == 'resume' then
   redis.call('HDEL', key, 'suspended', 'blocked')
+elseif what == 'unblock' then
+  redis.call('HDEL', key, 'blocked')
 end
 if redis.call('HEXISTS', key, 'suspended') == 1 then return end
 if what ~= 'unavailable' and redis.call('EXISTS', ready(lane)) == 1 then redis.call('ZADD', lanes, now, lane) end

@@ -40,6 +40,12 @@ pub(crate) async fn page(
     .await?;
     let Some(last) = messages.last() else { return Ok(None) };
     let last = MessageId::from(*last);
+    let mut connection = pool.acquire().await?;
+    Ok(Some((last, work_of(&mut connection, messages).await?)))
+}
+
+/// All work of these messages, unless they are held or set aside.
+pub(super) async fn work_of(connection: &mut PgConnection, messages: Vec<Uuid>) -> sqlx::Result<Vec<Due>> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT r.message_id, r.lane, r.state, m.flow, min(r.next_attempt_at)
          FROM spool.message m JOIN spool.recipient r ON r.message_id = m.message_id
@@ -47,9 +53,9 @@ pub(crate) async fn page(
          GROUP BY r.message_id, r.lane, r.state, m.flow",
     )
     .bind(messages)
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
-    Ok(Some((last, rows.into_iter().filter_map(due).collect())))
+    Ok(rows.into_iter().filter_map(due).collect())
 }
 
 /// Work that should have been begun before `before`, beginning after the place `after`, in order; at most `limit`

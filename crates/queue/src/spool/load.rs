@@ -13,13 +13,6 @@ use super::{Message, notify_of};
 use crate::message::{Place, Recipient, State, Words};
 use crate::schedule::{Flow, Key, Lane};
 
-/// A message with recipients of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) message: Message,
-    pub(crate) recipients: Vec<Recipient>,
-}
-
 /// The messages, locked until the end of the transaction; in the order of their ids, so that two transactions do not
 /// wait for each other.
 pub(crate) async fn lock(

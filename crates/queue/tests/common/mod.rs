@@ -51,6 +51,7 @@ impl Stores {
             ("queue.redis.url".to_owned(), self.redis.url()),
             ("queue.listen.grpc".to_owned(), format!("127.0.0.1:{grpc}")),
             ("queue.listen.http".to_owned(), format!("127.0.0.1:{http}")),
+            ("queue.listen.drain".to_owned(), "1s".to_owned()),
             ("queue.hostname".to_owned(), "mx.example.test".to_owned()),
         ];
         command_line.extend(settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));

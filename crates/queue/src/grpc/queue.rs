@@ -1,0 +1,277 @@
+//! `QueueService`: what waits, and what an operator does about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_api::error::{invalid, unavailable};
+use posthorn_api::queue::v1::queue_service_server::QueueService;
+use posthorn_api::queue::v1::{
+    BounceRequest, BounceResponse, DestinationStats, Filter, HoldRequest, HoldResponse, ListMessagesRequest,
+    ListMessagesResponse, QueuedMessage, QueuedRecipient, RecipientState, ReleaseRequest, ReleaseResponse,
+    ResumeRequest, ResumeResponse, RetryRequest, RetryResponse, ShowMessageRequest, ShowMessageResponse,
+    StageStats, StatsRequest, StatsResponse, SuspendRequest, SuspendResponse, Target, target,
+};
+use posthorn_api::{duration, optional_text, parse_field, timestamp};
+use posthorn_mail::MessageId;
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::error::failed;
+use crate::hub::Hub;
+use crate::message::{Place, Recipient, State};
+use crate::operate::{Operation, operate};
+use crate::schedule::{Kind, Lane, Learn};
+use crate::spool::admin::Condition;
+use crate::spool::{self, Message};
+
+/// Recipients of each message in a list.
+const RECIPIENTS_LISTED: i64 = 10;
+
+/// Serves operators.
+pub(crate) struct Queue {
+    pub(crate) hub: Arc<Hub>,
+}
+
+#[tonic::async_trait]
+impl QueueService for Queue {
+    async fn list_messages(
+        &self,
+        request: Request<ListMessagesRequest>,
+    ) -> Result<Response<ListMessagesResponse>, Status> {
+        let request = request.into_inner();
+        let condition = request.filter.map_or_else(|| Ok(Condition::default()), condition)?;
+        let size = if request.page_size == 0 { 100 } else { request.page_size.min(1000) };
+        let after = match request.page_token.as_str() {
+            "" => MessageId::from(Uuid::nil()),
+            token => parse_field("page_token", token)?,
+        };
+        let pool = &self.hub.pool;
+        let messages = spool::admin::list(pool, &condition, after, size).await.map_err(failed)?;
+        let ids: Vec<MessageId> = messages.iter().map(|m| m.id).collect();
+        let mut some = spool::admin::some_recipients(pool, &ids, RECIPIENTS_LISTED).await.map_err(failed)?;
+        let next = messages.last().filter(|_| messages.len() == size as usize).map(|m| m.id.to_string());
+        let queued = |m: Message| {
+            let recipients = some.remove(&m.id).unwrap_or_default();
+            queued_message(m, recipients)
+        };
+        Ok(Response::new(ListMessagesResponse {
+            messages: messages.into_iter().map(queued).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn show_message(
+        &self,
+        request: Request<ShowMessageRequest>,
+    ) -> Result<Response<ShowMessageResponse>, Status> {
+        let id: MessageId = parse_field("message_id", &request.into_inner().message_id)?;
+        let mut connection = self.hub.pool.acquire().await.map_err(failed)?;
+        let message = spool::load::messages(&mut connection, &[id]).await.map_err(failed)?.remove(&id);
+        let Some(message) = message else {
+            return Err(Status::not_found("no such message waits; its trace may tell what became of it"));
+        };
+        let recipients = spool::load::recipients(&mut connection, &[id]).await.map_err(failed)?.remove(&id);
+        let message = queued_message(message, recipients.unwrap_or_default());
+        Ok(Response::new(ShowMessageResponse { message: Some(message) }))
+    }
+
+    async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldResponse>, Status> {
+        let messages = self.operate(request.into_inner().target, &Operation::Hold).await?;
+        Ok(Response::new(HoldResponse { messages }))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        let messages = self.operate(request.into_inner().target, &Operation::Release).await?;
+        Ok(Response::new(ReleaseResponse { messages }))
+    }
+
+    async fn retry(&self, request: Request<RetryRequest>) -> Result<Response<RetryResponse>, Status> {
+        let messages = self.operate(request.into_inner().target, &Operation::Retry).await?;
+        Ok(Response::new(RetryResponse { messages }))
+    }
+
+    async fn bounce(&self, request: Request<BounceRequest>) -> Result<Response<BounceResponse>, Status> {
+        let request = request.into_inner();
+        let reason = optional_text(request.reason).unwrap_or_else(|| "given up by the operator".into());
+        let operation = Operation::Bounce { silent: request.silent, reason };
+        let messages = self.operate(request.target, &operation).await?;
+        Ok(Response::new(BounceResponse { messages }))
+    }
+
+    async fn suspend(&self, request: Request<SuspendRequest>) -> Result<Response<SuspendResponse>, Status> {
+        let request = request.into_inner();
+        let destinations = self.destinations(&request.destination).await?;
+        spool::admin::suspend(&self.hub.pool, &destinations, &request.reason).await.map_err(failed)?;
+        for destination in &destinations {
+            self.learn(destination, Learn::Suspend).await?;
+        }
+        tracing::info!(destination = request.destination, reason = request.reason, "suspended");
+        Ok(Response::new(SuspendResponse { destinations }))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        let request = request.into_inner();
+        let destinations = self.destinations(&request.destination).await?;
+        // The schedule first: should it be away, the suspension is not forgotten half.
+        for destination in &destinations {
+            self.learn(destination, Learn::Resume).await?;
+        }
+        let destinations = spool::admin::resume(&self.hub.pool, &destinations).await.map_err(failed)?;
+        self.hub.wake.wake(Kind::Remote);
+        tracing::info!(destination = request.destination, "resumed");
+        Ok(Response::new(ResumeResponse { destinations }))
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
+        let now = OffsetDateTime::now_utc();
+        let limit = match request.into_inner().destinations {
+            0 => 20,
+            limit => limit.min(10_000),
+        };
+        let pool = &self.hub.pool;
+        let counted = spool::admin::stages(pool, now).await.map_err(failed)?;
+        let mut stages = Vec::new();
+        for kind in Kind::ALL {
+            let stage = counted.iter().find(|stage| stage.state == kind.state() as i16);
+            stages.push(StageStats {
+                stage: kind.name().into(),
+                waiting: stage.map_or(0, |stage| stage.waiting as u64),
+                // Unknown while Redis is away.
+                leased: self.hub.schedule.leased(kind).await.unwrap_or_default(),
+                deferred: stage.map_or(0, |stage| stage.deferred as u64),
+                oldest: stage.map(|stage| age(now, stage.oldest)),
+            });
+        }
+        let destinations = spool::admin::destinations(pool, limit.into()).await.map_err(failed)?;
+        let destinations = destinations.into_iter().map(|d| DestinationStats {
+            destination: d.destination,
+            waiting: d.waiting,
+            oldest: d.oldest.map(|at| age(now, at)),
+            suspended: d.suspended,
+            last_status: d.last.and_then(|event| event.status),
+        });
+        let (messages, _) = spool::admin::size(pool).await.map_err(failed)?;
+        let (held, poison) = spool::admin::marked(pool).await.map_err(failed)?;
+        Ok(Response::new(StatsResponse {
+            stages,
+            destinations: destinations.collect(),
+            messages,
+            held,
+            poison,
+        }))
+    }
+}
+
+impl Queue {
+    async fn operate(&self, target: Option<Target>, operation: &Operation) -> Result<u64, Status> {
+        let condition = match target.and_then(|target| target.target) {
+            None => return Err(invalid("target", "is missing")),
+            Some(target::Target::MessageId(id)) => {
+                Condition { message: Some(parse_field("target.message_id", &id)?), ..Default::default() }
+            }
+            Some(target::Target::Filter(filter)) if filter == Filter::default() => {
+                return Err(invalid("target.filter", "needs a condition"));
+            }
+            Some(target::Target::Filter(filter)) => condition(filter)?,
+        };
+        operate(&self.hub, &condition, operation).await.map_err(failed)
+    }
+
+    /// A domain stands for the destinations that its waiting mail is for, any other name for itself.
+    async fn destinations(&self, name: &str) -> Result<Vec<String>, Status> {
+        if name.is_empty() || name.len() > 255 || name.contains('\0') {
+            return Err(invalid("destination", "is empty, or no name of a destination"));
+        }
+        let mut names = spool::admin::destinations_of(&self.hub.pool, name).await.map_err(failed)?;
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+        Ok(names)
+    }
+
+    async fn learn(&self, destination: &str, learn: Learn) -> Result<(), Status> {
+        let now = OffsetDateTime::now_utc();
+        self.hub.schedule.learn(Lane::remote(destination), learn, now).await.map_err(|error| {
+            self.hub.redis_failed(&error);
+            unavailable("SCHEDULE_AWAY", "the schedule is away", Duration::from_secs(5))
+        })
+    }
+}
+
+fn condition(filter: Filter) -> Result<Condition, Status> {
+    let state = match filter.state() {
+        RecipientState::Unspecified => None,
+        RecipientState::Fresh => Some(State::Fresh),
+        RecipientState::Local => Some(State::Local),
+        RecipientState::Remote => Some(State::Remote),
+        RecipientState::Delivered => Some(State::Delivered),
+        RecipientState::Failed => Some(State::Failed),
+        RecipientState::Expanded => Some(State::Expanded),
+    };
+    let before = filter.before.map(|at| {
+        posthorn_api::time_of(at).ok_or_else(|| invalid("filter.before", "is out of the calendar's range"))
+    });
+    Ok(Condition {
+        message: None,
+        sender: optional_text(filter.sender),
+        recipient: optional_text(filter.recipient),
+        domain: optional_text(filter.domain),
+        destination: optional_text(filter.destination),
+        state,
+        received_before: before.transpose()?,
+        held: filter.held,
+        poison: filter.poison,
+    })
+}
+
+fn queued_message(message: Message, recipients: Vec<Recipient>) -> QueuedMessage {
+    QueuedMessage {
+        message_id: message.id.to_string(),
+        sender: message.sender,
+        size: message.size,
+        received_at: Some(timestamp(message.received_at)),
+        expires_at: Some(timestamp(message.expires_at)),
+        held: message.held,
+        poison: message.poison,
+        recipients: recipients.into_iter().map(queued_recipient).collect(),
+        recipients_total: message.pending,
+        origin: Some(message.origin),
+    }
+}
+
+fn queued_recipient(recipient: Recipient) -> QueuedRecipient {
+    let state = match recipient.state {
+        State::Fresh => RecipientState::Fresh,
+        State::Local => RecipientState::Local,
+        State::Remote => RecipientState::Remote,
+        State::Delivered => RecipientState::Delivered,
+        State::Failed => RecipientState::Failed,
+        State::Expanded => RecipientState::Expanded,
+    };
+    let (last_status, last_server) = match recipient.last {
+        None => (None, None),
+        Some(last) => (Some(last.status.into()), last.server.map(Into::into)),
+    };
+    let original = recipient.parent.and(recipient.original);
+    QueuedRecipient {
+        recipient_no: recipient.no,
+        address: recipient.address,
+        state: state.into(),
+        attempts: recipient.attempts,
+        next_attempt_at: recipient.next_attempt_at.map(timestamp),
+        last_status,
+        last_server,
+        destination: match recipient.place {
+            Place::Remote(target) => target.destination,
+            _ => String::new(),
+        },
+        original_recipient: original
+            .map(|text| text.strip_prefix("rfc822;").map(str::to_owned).unwrap_or(text))
+            .unwrap_or_default(),
+    }
+}
+
+fn age(now: OffsetDateTime, since: OffsetDateTime) -> prost_types::Duration {
+    duration(Duration::try_from(now - since).unwrap_or_default())
+}

@@ -1,0 +1,84 @@
+//! `TraceService`: what happened to messages.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use posthorn_api::error::{self, invalid};
+use posthorn_api::parse_field;
+use posthorn_api::trace::v1::trace_service_server::TraceService;
+use posthorn_api::trace::v1::{
+    Event, TraceMessageRequest, TraceMessageResponse, WatchEventsRequest, WatchEventsResponse,
+};
+use posthorn_mail::MessageId;
+use tokio::sync::broadcast::error::RecvError;
+use tonic::{Code, Request, Response, Status};
+
+use crate::error::failed;
+use crate::hub::Hub;
+use crate::spool;
+
+/// Serves those who follow messages.
+pub(crate) struct Trace {
+    pub(crate) hub: Arc<Hub>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Trace {
+    type WatchEventsStream = BoxStream<'static, Result<WatchEventsResponse, Status>>;
+
+    async fn trace_message(
+        &self,
+        request: Request<TraceMessageRequest>,
+    ) -> Result<Response<TraceMessageResponse>, Status> {
+        let id: MessageId = parse_field("message_id", &request.into_inner().message_id)?;
+        let mut connection = self.hub.pool.acquire().await.map_err(failed)?;
+        let trace = spool::trace::of_message(&mut connection, id).await.map_err(failed)?;
+        trace.map(Response::new).ok_or_else(|| Status::not_found("the message is unknown, or ended long ago"))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let wanted = request.into_inner();
+        if !wanted.message_id.is_empty() {
+            parse_field::<MessageId>("message_id", &wanted.message_id)?;
+        }
+        if wanted.kinds.contains(&0) {
+            return Err(invalid("kinds", "an unspecified kind"));
+        }
+        let wants = move |event: &Event| {
+            (wanted.message_id.is_empty() || wanted.message_id.eq_ignore_ascii_case(&event.message_id))
+                && (wanted.kinds.is_empty() || wanted.kinds.contains(&event.kind))
+        };
+        let events = self.hub.watchers.watch();
+        self.hub.wake.watching();
+        let shutdown = self.hub.shutdown.clone();
+        let stream = futures::stream::unfold(Some(events), move |events| {
+            let (wants, shutdown) = (wants.clone(), shutdown.clone());
+            async move {
+                let mut events = events?;
+                loop {
+                    let event = tokio::select! {
+                        event = events.recv() => event,
+                        () = shutdown.cancelled() => return None,
+                    };
+                    match event {
+                        Ok(event) if wants(&event) => {
+                            return Some((Ok(WatchEventsResponse { event: Some(event) }), Some(events)));
+                        }
+                        Ok(_) => {}
+                        Err(RecvError::Closed) => return None,
+                        Err(RecvError::Lagged(_)) => return Some((Err(too_slow()), None)),
+                    }
+                }
+            }
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+}
+
+fn too_slow() -> Status {
+    error::status(Code::ResourceExhausted, "WATCHER_TOO_SLOW", "events came faster than they were read")
+}

@@ -1,0 +1,113 @@
+//! Looking at messages when their time has come: delay notices, and the end of those that no attempt has ended
+//! (their destination is suspended, or nobody takes the work).
+//!
+//! The times are in Postgres, with an index, and a notice is written in the transaction that notes it: each age is
+//! told of once, whatever crashes. Any replica may look; what another has locked is passed over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_dsn::Action;
+use posthorn_mail::MessageId;
+use time::OffsetDateTime;
+
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::message::{Change, Recipient};
+use crate::notice::{self, Occasion};
+use crate::outcome::{commit, effects::Effects};
+use crate::spool::{self, Message};
+
+/// Messages looked at in one transaction.
+const BATCH: i64 = 200;
+/// Longer than this nobody sleeps, lest another replica's word be waited for that never came.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Looks until told to stop.
+pub(crate) async fn run(hub: Arc<Hub>) {
+    loop {
+        let pause = match look(&hub).await {
+            Ok(next) => {
+                let left =
+                    next.map(|at| Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default());
+                left.map_or(LONGEST, |left| left.min(LONGEST))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "messages whose time has come could not be looked at");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = hub.timer.notified() => {}
+            () = hub.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// The end of a message that no attempt ends: the last attempt, at its expiry, is given a lease's time.
+pub(crate) fn end(config: &Config, expires_at: OffsetDateTime) -> OffsetDateTime {
+    expires_at + config.lease.length
+}
+
+/// Looks at all messages whose time has come; returns when the next one's has.
+async fn look(hub: &Hub) -> sqlx::Result<Option<OffsetDateTime>> {
+    loop {
+        let next = spool::find::next_timer(&hub.pool).await?;
+        if next.is_none_or(|at| at > OffsetDateTime::now_utc()) || !look_at_some(hub).await? {
+            return Ok(next);
+        }
+    }
+}
+
+/// One transaction; `false` when others have all of them.
+async fn look_at_some(hub: &Hub) -> sqlx::Result<bool> {
+    let now = OffsetDateTime::now_utc();
+    let mut transaction = hub.pool.begin().await?;
+    let messages = spool::find::timers(&mut transaction, now, BATCH).await?;
+    if messages.is_empty() {
+        return Ok(false);
+    }
+    let ids: Vec<MessageId> = messages.iter().map(|m| m.id).collect();
+    let mut recipients = spool::load::recipients(&mut transaction, &ids).await?;
+    let all = messages.iter().map(|m| (m.id, m.clone())).collect();
+    let mut effects = Effects::new(all, &hub.policy, now);
+    let mut timers = Vec::with_capacity(messages.len());
+    for message in &messages {
+        let waiting = recipients.remove(&message.id).unwrap_or_default();
+        let waiting = waiting.into_iter().filter(|r| r.state.is_waiting()).collect();
+        let (noticed, next) = look_at(&hub.config, &mut effects, message, waiting);
+        timers.push((message.id, noticed, next));
+    }
+    spool::find::set_timers(&mut transaction, &timers).await?;
+    commit(hub, transaction, effects).await?.schedule(hub, Vec::new()).await;
+    Ok(true)
+}
+
+/// What is due for a message; returns the ages it has reached and when to look again.
+fn look_at(
+    config: &Config,
+    effects: &mut Effects<'_>,
+    message: &Message,
+    waiting: Vec<Recipient>,
+) -> (usize, Option<OffsetDateTime>) {
+    let ages = &config.notice.after;
+    let end = end(config, message.expires_at);
+    if effects.now >= end {
+        // What an operator holds waits for the operator.
+        if !message.held {
+            for mut recipient in waiting {
+                recipient.expire(effects.now);
+                effects.after(message.id, recipient, &Change::GaveUp);
+            }
+        }
+        return (message.noticed, None);
+    }
+    let reached = notice::reached(ages, message.received_at, effects.now);
+    if reached > message.noticed {
+        for recipient in &waiting {
+            effects.tell(message.id, recipient, Occasion::Delay, Action::Delayed);
+        }
+    }
+    (reached, Some(notice::next_look(ages, message.received_at, reached, end)))
+}

@@ -1,0 +1,164 @@
+//! Leases that end, workers that die, stores that forget.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use posthorn_api::queue::v1 as admin;
+use posthorn_api::work::v1::WorkKind;
+
+const SHORT: [(&str, &str); 2] =
+    [("queue.lease.length", "1s"), ("queue.database.statement_timeout", "500ms")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ends_is_given_to_another_and_a_late_report_changes_nothing() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&SHORT).await;
+    let (id, item) = message("a@example.net", &["b@example.test"]);
+    queue.accept(vec![item]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    let batch = router.batch().await;
+    router.route(&batch, local).await;
+
+    let mut slow = queue.worker(WorkKind::Local, 1, 10).await;
+    let lost = slow.batch().await;
+    let mut other = queue.worker(WorkKind::Local, 1, 10).await;
+    let batch = other.batch().await;
+    assert_ne!(lost.token, batch.token);
+    assert_eq!(lost.items, batch.items);
+
+    assert_eq!(slow.outcome(&lost, |_| failed("no")).await, [id]);
+    assert_eq!(stores.count("spool.message").await, 1);
+    assert_eq!(other.outcome(&batch, |_| delivered()).await, []);
+    stores.until_empty().await;
+    drop((router, slow, other));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_of_a_broken_stream_is_given_to_another_soon() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.lease.orphaned", "100ms")]).await;
+    queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    let mut first = queue.worker(WorkKind::Route, 1, 10).await;
+    first.batch().await;
+    drop(first);
+    let started = std::time::Instant::now();
+    let mut second = queue.worker(WorkKind::Route, 1, 10).await;
+    second.batch().await;
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(second);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_forgot_everything_is_filled_and_outcomes_count() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let items: Vec<_> =
+        (0..50).map(|n| message(&format!("s{n}@example.net"), &["b@example.test"]).1).collect();
+    queue.accept(items).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 20).await;
+    let leased = router.batch().await;
+    assert_eq!(leased.items.len(), 20);
+    stores.flush_redis().await;
+    // The outcome of what was leased is recorded, though Redis knows nothing of the lease.
+    router.route(&leased, local).await;
+    // All the rest comes, each once.
+    let mut left = 30;
+    while left > 0 {
+        router.credit(1).await;
+        let batch = router.batch().await;
+        left -= batch.items.len();
+        router.route(&batch, local).await;
+    }
+    let mut mailboxes = queue.worker(WorkKind::Local, 50, 100).await;
+    let mut left = 50;
+    while left > 0 {
+        let batch = mailboxes.batch().await;
+        left -= batch.items.len();
+        assert_eq!(mailboxes.outcome(&batch, |_| delivered()).await, []);
+    }
+    stores.until_empty().await;
+    drop((router, mailboxes));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_is_accepted_while_redis_is_away_and_goes_on_when_it_is_back() {
+    let mut stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.redis.timeout", "500ms")]).await;
+    let port = stores.redis.port();
+    let dir = tempfile::tempdir().unwrap();
+    // Another server in its place later, with nothing in it.
+    let gone = std::mem::replace(&mut stores.redis, posthorn_testkit::stores::redis().await);
+    tokio::task::spawn_blocking(move || gone.crash()).await.unwrap();
+    queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    let path = dir.path().to_owned();
+    let back = tokio::task::spawn_blocking(move || posthorn_stores::Redis::start(&path, port)).await.unwrap();
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    let batch = router.batch().await;
+    router.route(&batch, local).await;
+    drop(router);
+    queue.stop().await;
+    drop(back);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_killed_goes_on_where_it_was() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    queue.accept((0..10).map(|_| message("a@example.net", &["b@example.test"]).1).collect()).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 5).await;
+    let leased = router.batch().await;
+    drop(router);
+    queue.kill().await;
+
+    let queue = stores.queue(&[]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 100).await;
+    // The lease outlives the process that gave it out.
+    router.route(&leased, local).await;
+    let batch = router.batch().await;
+    assert_eq!(batch.items.len(), 5);
+    router.route(&batch, local).await;
+    let mut mailboxes = queue.worker(WorkKind::Local, 10, 100).await;
+    let mut left = 10;
+    while left > 0 {
+        let batch = mailboxes.batch().await;
+        left -= batch.items.len();
+        assert_eq!(mailboxes.outcome(&batch, |_| delivered()).await, []);
+    }
+    stores.until_empty().await;
+    drop((router, mailboxes));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kills_its_workers_is_set_aside_until_an_operator_says_so() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.lease.poison_after", "2"), ("queue.lease.orphaned", "50ms")]).await;
+    let (id, item) = message("a@example.net", &["b@example.test"]);
+    queue.accept(vec![item]).await;
+    for _ in 0..2 {
+        let mut dies = queue.worker(WorkKind::Route, 1, 10).await;
+        dies.batch().await;
+    }
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    let filter = admin::Filter { poison: true, ..Default::default() };
+    let listed = until("it to be set aside", LIMIT, async || {
+        let request = admin::ListMessagesRequest { filter: Some(filter.clone()), ..Default::default() };
+        let listed = queue.admin().list_messages(request).await.unwrap().into_inner().messages;
+        (!listed.is_empty()).then_some(listed)
+    })
+    .await;
+    assert_eq!(listed[0].message_id, id.to_string());
+    router.nothing(Duration::from_millis(300)).await;
+    let target = Some(admin::Target { target: Some(admin::target::Target::MessageId(id.to_string())) });
+    let retried = queue.admin().retry(admin::RetryRequest { target }).await.unwrap().into_inner();
+    assert_eq!(retried.messages, 1);
+    let batch = router.batch().await;
+    router.route(&batch, local).await;
+    drop(router);
+    queue.stop().await;
+}
