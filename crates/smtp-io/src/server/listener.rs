@@ -105,7 +105,13 @@ impl Listener {
         let pass = match self.gate.admit(peer.ip()) {
             Ok(pass) => pass,
             Err(full) => {
-                tracing::warn!(client = %peer.ip(), limit = ?full, "a connection is refused: too many");
+                // Counted and not logged: a flood of connections must not become a flood of lines.
+                let limit = match full {
+                    Full::All => "all",
+                    Full::Client => "client",
+                };
+                metrics::counter!("posthorn_ingress_connections_refused_total", "limit" => limit)
+                    .increment(1);
                 refuse(&stream, &self.settings.hostname, full);
                 return None;
             }
