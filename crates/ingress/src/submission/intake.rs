@@ -99,7 +99,7 @@ impl Intake<'_> {
     /// Hands the message over; the answer for the caller.
     pub(super) async fn finish(self) -> Result<wire::SubmitResponse, Status> {
         self.line_ends.end().map_err(|error| invalid("raw", error))?;
-        let (id, size) = (self.message.id(), self.message.size());
+        let size = self.message.size();
         let digest = Bytes::copy_from_slice(&self.digest.finalize());
         let kept = self.message.finish(self.eight_bit, digest, self.handover).await;
         let (result, answer) = match kept {
@@ -109,7 +109,14 @@ impl Intake<'_> {
         };
         metrics::counter!("posthorn_ingress_messages_total", "door" => "grpc", "result" => result)
             .increment(1);
-        tracing::info!(message_id = %id, door = "grpc", size, "message {result}");
+        match &answer {
+            Ok(answer) => {
+                tracing::info!(message_id = answer.message_id, door = "grpc", size, "message {result}");
+            }
+            Err(status) => {
+                tracing::info!(door = "grpc", size, code = ?status.code(), reason = status.message(), "message {result}");
+            }
+        }
         answer
     }
 }
