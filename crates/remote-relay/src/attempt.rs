@@ -9,6 +9,8 @@ pub(crate) struct Attempt {
     outcomes: Vec<Option<Outcome>>,
     /// Why the last server could not take it; a temporary reason before a permanent one.
     unavailable: Option<(Status, RemoteServer)>,
+    /// Why the last transaction did not come to its end.
+    trouble: Option<Status>,
 }
 
 /// What to do after a transaction.
@@ -25,7 +27,7 @@ pub(crate) enum Then {
 impl Attempt {
     /// All are open.
     pub(crate) fn new(recipients: usize) -> Self {
-        Self { outcomes: vec![None; recipients], unavailable: None }
+        Self { outcomes: vec![None; recipients], unavailable: None, trouble: None }
     }
 
     /// The places of those who have no outcome yet.
@@ -37,14 +39,19 @@ impl Attempt {
     /// Takes the answers of a transaction for the recipients at `places`.
     pub(crate) fn answered(&mut self, places: &[usize], answers: Vec<Answer>, remote: &RemoteServer) -> Then {
         let mut next_server = false;
+        self.trouble = None;
         for (place, answer) in places.iter().zip(answers) {
             let verdict = match answer {
                 Answer::Delivered { status, dsn_passed_on } => Verdict::Delivered { status, dsn_passed_on },
                 Answer::Refused(status) => refused(status, false),
-                Answer::Uncertain(status) => Verdict::Uncertain(status),
+                Answer::Uncertain(status) => {
+                    self.trouble = Some(status.clone());
+                    Verdict::Uncertain(status)
+                }
                 Answer::NextTransaction => continue,
                 Answer::NextServer(status) => {
                     next_server = true;
+                    self.trouble = Some(status.clone());
                     self.unavailable(status, remote.clone());
                     continue;
                 }
@@ -66,9 +73,9 @@ impl Attempt {
         }
     }
 
-    /// Why the last server could take nothing.
-    pub(crate) fn last_unavailable(&self) -> Option<Status> {
-        self.unavailable.as_ref().map(|(status, _)| status.clone())
+    /// Why the last transaction did not come to its end, if it did not.
+    pub(crate) fn trouble(&self) -> Option<&Status> {
+        self.trouble.as_ref()
     }
 
     /// All who are open have this end.

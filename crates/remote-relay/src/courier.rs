@@ -1,6 +1,6 @@
 //! A courier takes one batch: the messages for one destination, one after another, over one connection at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,6 +43,8 @@ struct Trip {
     ways: HashMap<String, Way>,
     /// Servers that could take nothing: not tried again for the rest of the batch.
     down: HashMap<SocketAddr, (Status, RemoteServer)>,
+    /// Servers that left a transaction unfinished: once may be the message's fault, twice is theirs.
+    failed_once: HashSet<SocketAddr>,
     /// The connection in hand.
     held: Option<(SocketAddr, Held)>,
 }
@@ -57,8 +59,7 @@ struct Shipment {
 impl Courier {
     /// Takes the batch to its end; each item is told to `end` as soon as it is done.
     pub(crate) async fn deliver(mut self, batch: Batch, lease: LeaseEnd, end: mpsc::Sender<Ended>) {
-        let mut trip =
-            Trip { destination: batch.destination, ways: HashMap::new(), down: HashMap::new(), held: None };
+        let mut trip = Trip::to(batch.destination);
         for item in batch.items {
             let parcel = Parcel { token: batch.token.clone(), item };
             let ended = if self.shutdown.is_cancelled() || lease.is_over(Instant::now()) {
@@ -176,17 +177,15 @@ impl Courier {
             } else if alive {
                 self.pool.close(held);
             }
+            // It had been idle, and the server lost patience: that says nothing of the server.
+            let stale = reused && !alive && then != Then::Done;
+            if let Some(status) = attempt.trouble().filter(|_| !alive && !stale) {
+                trip.unfinished(server.address, status, remote);
+            }
             match then {
                 Then::Done => return Visit::Ended,
-                // It had been idle, and the server lost patience: that says nothing of the server.
-                Then::NextServer | Then::SameServer if reused && !alive => {}
-                Then::SameServer => {}
-                Then::NextServer => {
-                    if !alive && let Some(status) = attempt.last_unavailable() {
-                        trip.down.insert(server.address, (status, remote));
-                    }
-                    return Visit::NextServer;
-                }
+                Then::NextServer if !stale => return Visit::NextServer,
+                Then::SameServer | Then::NextServer => {}
             }
         }
     }
@@ -260,6 +259,21 @@ impl Courier {
     fn put_back(&self, trip: &mut Trip) {
         if let Some((address, held)) = trip.held.take() {
             self.pool.put((address, trip.destination.clone()), held);
+        }
+    }
+}
+
+impl Trip {
+    fn to(destination: String) -> Self {
+        let (ways, down, failed_once) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { destination, ways, down, failed_once, held: None }
+    }
+
+    /// A server broke a transaction off.
+    fn unfinished(&mut self, server: SocketAddr, status: &Status, remote: RemoteServer) {
+        let again = !self.failed_once.insert(server);
+        if again || status.code() == 421 {
+            self.down.insert(server, (status.clone(), remote));
         }
     }
 }

@@ -406,3 +406,30 @@ async fn eight_bit_content_is_converted_for_a_server_that_cannot_take_it() {
     assert_eq!(world.outcomes(id).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
     assert!(old.messages()[1].content.is_ascii());
 }
+
+#[tokio::test]
+async fn a_message_that_the_server_runs_from_does_not_hold_up_the_others() {
+    let script = Script::named("mx1.test").rule(Rule::at(At::Rcpt).containing("<bad@").drops());
+    let (world, server) = one(script, &[]).await;
+    let [(bad, item_1), (good, item_2)] =
+        [item(&["bad@example.org"], MESSAGE), item(&["good@example.org"], MESSAGE)];
+    world.queue.give("t", vec![item_1, item_2]);
+    let outcome = &world.outcomes(bad).await[0];
+    assert!(outcome.starts_with("unavailable 451 4.4.2 lost the connection at RCPT"), "{outcome}");
+    assert_eq!(world.outcomes(good).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
+    assert_eq!(server.messages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_again_and_again_is_not_waited_for_by_all() {
+    let script = Script::named("mx1.test").rule(Rule::at(At::EndOfData).hangs());
+    let (world, server) = one(script, &[("relay.timeouts.final_dot", "200ms")]).await;
+    let (ids, items): (Vec<_>, Vec<_>) = (0..4).map(|_| item(&["b@example.org"], MESSAGE)).unzip();
+    world.queue.give("t", items);
+    let mut words = Vec::new();
+    for id in ids {
+        words.push(world.outcomes(id).await[0].split(' ').next().unwrap().to_owned());
+    }
+    assert_eq!(words, ["uncertain", "uncertain", "unavailable", "unavailable"]);
+    assert_eq!(server.messages().len(), 2);
+}
