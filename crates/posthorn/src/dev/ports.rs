@@ -79,7 +79,7 @@ impl Ports {
              [ingress.limits]\nconnections_per_client = 1000\n\
              [queue.database]\nurl = '{}'\n\
              [queue.redis]\nurl = 'redis://127.0.0.1:{}'\n\
-             [router]\nqueue = '{queue}'\n[router.database]\nurl = '{}'\n\
+             [router]\nqueue = '{queue}'\npostmaster = 'alice@example.test'\n[router.database]\nurl = '{}'\n\
              [local_delivery]\nqueue = '{queue}'\nrouter = '{router}'\n[local_delivery.database]\nurl = '{}'\n\
              [relay]\nqueue = '{queue}'\nrouter = '{router}'\nallow_private_destinations = true\n\
              own_addresses = ['127.0.0.1:{smtp}', '127.0.0.1:{submission}']\n\
