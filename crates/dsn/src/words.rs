@@ -98,34 +98,46 @@ fn write_recipient(out: &mut String, recipient: &RecipientReport) {
     if let Some(original) = other_original(recipient) {
         let _ = writeln!(out, "    You wrote to {original}, which leads there.");
     }
-    let bad = matches!(recipient.action, Action::Failed | Action::Delayed);
-    if bad {
-        wrap(out, "    ", "    ", &format!("{} ({}).", meaning(recipient.status), recipient.status));
+    if matches!(recipient.action, Action::Failed | Action::Delayed) {
+        write_reason(out, recipient);
     }
-    if let Some(said) = &recipient.diagnostic {
-        let words = one_line(&said.to_string());
-        match &recipient.remote_mta {
-            Some(host) => {
-                let _ = writeln!(out, "    The server {} said:", one_line(host));
-                wrap(out, "      ", "      ", &words);
-            }
-            // Posthorn's own words only where they add something.
-            None if bad && !said.text().is_empty() => wrap(out, "    ", "    ", &one_line(said.text())),
-            None => {}
+    match &recipient.remote_mta {
+        Some(host) if let Some(said) = &recipient.diagnostic => {
+            let _ = writeln!(out, "    The server {} said:", one_line(host));
+            wrap(out, "      ", "      ", &one_line(&said.to_string()));
         }
+        _ => {}
     }
     match (recipient.action, recipient.will_retry_until) {
         (Action::Failed, _) if recipient.status.class() == 4 => {
             wrap(out, "    ", "    ", "It was tried again until it was given up.");
             wrap(out, "    ", "    ", advice(recipient.status));
         }
-        (Action::Failed, _) => wrap(out, "    ", "    ", advice(recipient.status)),
+        (Action::Failed, _) if says_why(recipient) => wrap(out, "    ", "    ", advice(recipient.status)),
         (Action::Delayed, Some(until)) => {
             let _ = writeln!(out, "    It is tried until {}.", date(until));
             out.push_str("    If it cannot be delivered by then, you will be told.\n");
         }
         _ => {}
     }
+}
+
+/// Why: what the code means, and Posthorn's own words.
+fn write_reason(out: &mut String, recipient: &RecipientReport) {
+    let own = recipient.diagnostic.as_ref().filter(|_| recipient.remote_mta.is_none());
+    let own = own.map(|said| one_line(said.text())).filter(|words| !words.is_empty());
+    if let Some(words) = own.as_ref().filter(|_| !says_why(recipient)) {
+        return wrap(out, "    ", "    ", &format!("{words} ({})", recipient.status));
+    }
+    wrap(out, "    ", "    ", &format!("{} ({}).", meaning(recipient.status), recipient.status));
+    if let Some(words) = own {
+        wrap(out, "    ", "    ", &words);
+    }
+}
+
+/// Whether the code says more than "no": an operator's bounce has a reason in words alone.
+fn says_why(recipient: &RecipientReport) -> bool {
+    recipient.remote_mta.is_some() || recipient.status.subject() != 0
 }
 
 /// An address as people write it. Domains keep their ASCII form where the local part is ASCII: so it was typed.

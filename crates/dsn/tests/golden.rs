@@ -173,6 +173,12 @@ fn a_message_given_up_keeps_the_last_words() {
 }
 
 #[test]
+fn an_operators_reason_stands_alone() {
+    let bob = recipient("bob@example.net", Action::Failed, "554 5.0.0 No longer wanted", None);
+    check("bounced.eml", &report(vec![bob], Returned::Headers(HEADERS.into())));
+}
+
+#[test]
 fn a_nested_report_is_not_mistaken_for_this_one() {
     let bob = recipient("bob@example.net", Action::Failed, "550 5.1.1 unknown", Some("mx1.example.net"));
     let inner = report(vec![bob.clone()], Returned::Full(message("inner\r\n"))).to_bytes();
