@@ -94,7 +94,7 @@ impl From<api::Event> for Event {
 }
 
 impl Event {
-    /// `2026-11-23T08:00:01Z  deferred   bob@example.net (attempt 2): mx1.example.net [192.0.2.1:25] said: 451 4.7.1
+    /// `2026-11-23T08:00:01Z  deferred   bob@example.net (attempt 2): mx1.example.net [192.0.2.1:25]: 451 4.7.1
     /// Greylisted; next attempt 2026-11-23T08:05:01Z`
     fn text(&self) -> String {
         let name = KINDS.iter().find(|(kind, ..)| *kind == self.kind).map_or("unknown", |(_, _, name)| name);
@@ -106,7 +106,7 @@ impl Event {
             text.push_str(&format!(" (attempt {})", self.attempt));
         }
         let said = match (&self.server, &self.status) {
-            (Some(server), Some(status)) => Some(format!("{server} said: {status}")),
+            (Some(server), Some(status)) => Some(format!("{server}: {status}")),
             (Some(server), None) => Some(server.to_string()),
             (None, Some(status)) => Some(status.to_string()),
             (None, None) => None,
@@ -119,7 +119,7 @@ impl Event {
             let colon = if self.recipient.is_empty() { "  " } else { ": " };
             text.push_str(&format!("{colon}{}", rest.join("; ")));
         }
-        text
+        text.trim_end().to_owned()
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
             (accepted, "accepted   from 192.0.2.9 (client.example) by ESMTP"),
             (
                 deferred,
-                "deferred   bob@example.net (attempt 2): mx1.example.net [192.0.2.1:25] said: 451 4.7.1 Greylisted; \
+                "deferred   bob@example.net (attempt 2): mx1.example.net [192.0.2.1:25]: 451 4.7.1 Greylisted; \
                  next attempt 2026-11-23T08:05:02Z",
             ),
         ] {
