@@ -222,7 +222,8 @@ async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<Vec<Answer>> {
     for (at, message) in incoming.iter().enumerate() {
         match repeated.get(&at) {
             Some(answer) => answers.push(answer.clone()),
-            None if !found(&mut transaction, message).await? => answers.push(Answer::Refused(try_later())),
+            // Its key must not be kept either: the transaction fails, and is done again without it.
+            None if !found(&mut transaction, message).await? => return Err(sqlx::Error::RowNotFound),
             None => {
                 answers.push(Answer::Accepted);
                 new.push((message, new_message(&hub.config, message, now)));

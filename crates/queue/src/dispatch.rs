@@ -134,9 +134,12 @@ async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option
     let loaded = match load::load(hub, &leased, now).await {
         Ok(loaded) => loaded,
         Err(error) => {
-            // They are not lost, and need not wait for the lease to end.
-            let back =
-                |(item, _): &(crate::schedule::Item, u8)| Settle { key: item.key, token, then: Then::Back };
+            // They need not wait for the lease to end, and it is not their fault: the lease does not count.
+            let back = |(item, _): &(crate::schedule::Item, u8)| Settle {
+                key: item.key,
+                token,
+                then: Then::At(now),
+            };
             settle(hub, &leased.items.iter().map(back).collect::<Vec<_>>(), now).await;
             return Err(error);
         }

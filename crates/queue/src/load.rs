@@ -9,6 +9,7 @@ use posthorn_api::trace::v1::EventKind;
 use posthorn_api::work::v1::{Item as WorkItem, ItemRecipient};
 use posthorn_api::{message_id_bytes, timestamp};
 use posthorn_mail::MessageId;
+use sqlx::Connection as _;
 use time::OffsetDateTime;
 
 use crate::hub::Hub;
@@ -69,7 +70,7 @@ pub(crate) async fn load(hub: &Hub, leased: &Leased, now: OffsetDateTime) -> sql
         }
     }
     if !poison.is_empty() {
-        set_aside(hub, &poison, now).await?;
+        set_aside(hub, &mut connection, &poison, now).await?;
     }
     if kind == Kind::Remote {
         attach_contents(hub, &mut connection, &mut loaded.items).await?;
@@ -133,8 +134,13 @@ async fn attach_contents(
 }
 
 /// Its workers died of it, or gave it back, again and again: an operator is to look at it.
-async fn set_aside(hub: &Hub, ids: &[MessageId], now: OffsetDateTime) -> sqlx::Result<()> {
-    let mut transaction = hub.pool.begin().await?;
+async fn set_aside(
+    hub: &Hub,
+    connection: &mut sqlx::PgConnection,
+    ids: &[MessageId],
+    now: OffsetDateTime,
+) -> sqlx::Result<()> {
+    let mut transaction = connection.begin().await?;
     let new = spool::find::set_poison(&mut transaction, ids).await?;
     let record = |id: &MessageId| {
         let detail = format!("set aside after {} leases without an outcome", hub.config.lease.poison_after);

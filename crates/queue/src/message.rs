@@ -184,7 +184,8 @@ impl Recipient {
         Change::Failed
     }
 
-    /// The router has found its place, which may be reached at once.
+    /// The router has found its place, which may be reached at once: it stays due since when it was due (a time that
+    /// does not change keeps the update off the index).
     pub(crate) fn place(&mut self, place: Place, now: OffsetDateTime) {
         self.state = match place {
             Place::Unknown => State::Fresh,
@@ -192,7 +193,7 @@ impl Recipient {
             Place::Remote(_) => State::Remote,
         };
         self.place = place;
-        self.next_attempt_at = Some(now);
+        self.next_attempt_at = Some(self.next_attempt_at.map_or(now, |at| at.min(now)));
     }
 
     /// Whose work it was or is: that of the place the router sent it to.
@@ -262,6 +263,7 @@ impl Recipient {
             Change::Deferred(at) => {
                 let at = if first { moment.now } else { at };
                 self.place(Place::Unknown, at);
+                self.next_attempt_at = Some(at);
                 Change::Rerouted(at)
             }
             other => other,

@@ -1,10 +1,8 @@
 //! Leases that end, workers that die, stores that forget.
 
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use posthorn_api::queue::v1 as admin;
 use posthorn_api::work::v1::WorkKind;
 

@@ -1,5 +1,4 @@
 //! A queue with stores of its own, and workers whose every step the test decides.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::time::Duration;
 
@@ -22,19 +21,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-pub use posthorn_testkit::wait::until;
+pub(crate) use posthorn_testkit::wait::until;
 
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Stores, and settings for queues on them.
-pub struct Stores {
-    pub database: String,
-    pub redis: Redis,
-    pub pool: PgPool,
+pub(crate) struct Stores {
+    pub(crate) database: String,
+    pub(crate) redis: Redis,
+    pub(crate) pool: PgPool,
 }
 
 impl Stores {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let owner = posthorn_testkit::stores::database().await;
         posthorn_content::migrate(&owner).await.expect("content migrates");
         posthorn_queue::migrate(&owner).await.expect("spool migrates");
@@ -44,7 +43,7 @@ impl Stores {
     }
 
     /// Starts a queue on these stores.
-    pub async fn queue(&self, settings: &[(&str, &str)]) -> Queue {
+    pub(crate) async fn queue(&self, settings: &[(&str, &str)]) -> Queue {
         let (grpc, http) = (free_port().expect("a port"), free_port().expect("a port"));
         let mut command_line = vec![
             ("queue.database.url".to_owned(), self.database.clone()),
@@ -66,13 +65,13 @@ impl Stores {
     }
 
     /// Rows of a table of the spool.
-    pub async fn count(&self, table: &'static str) -> i64 {
+    pub(crate) async fn count(&self, table: &'static str) -> i64 {
         let statement = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
         sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("the table can be counted")
     }
 
     /// Waits until nothing is owed any more.
-    pub async fn until_empty(&self) {
+    pub(crate) async fn until_empty(&self) {
         until("the spool to be empty", LIMIT, async || {
             let left = self.count("spool.message").await + self.count("spool.recipient").await;
             (left == 0).then_some(())
@@ -80,7 +79,7 @@ impl Stores {
         .await;
     }
 
-    pub async fn flush_redis(&self) {
+    pub(crate) async fn flush_redis(&self) {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
         redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("it flushes");
@@ -88,59 +87,59 @@ impl Stores {
 }
 
 /// A running queue.
-pub struct Queue {
-    pub process: Process,
+pub(crate) struct Queue {
+    pub(crate) process: Process,
     task: JoinHandle<Result<(), posthorn_service::Error>>,
     channel: Channel,
 }
 
 /// A worker's stream, driven by hand.
-pub struct Worker {
-    pub requests: mpsc::Sender<work::WorkRequest>,
-    pub responses: Streaming<work::WorkResponse>,
+pub(crate) struct Worker {
+    pub(crate) requests: mpsc::Sender<work::WorkRequest>,
+    pub(crate) responses: Streaming<work::WorkResponse>,
     next_report: u64,
     /// Batches that came while something else was waited for.
     early: Vec<work::Batch>,
 }
 
 impl Queue {
-    pub fn spool(&self) -> SpoolServiceClient<Channel> {
+    pub(crate) fn spool(&self) -> SpoolServiceClient<Channel> {
         SpoolServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
     }
 
-    pub fn admin(&self) -> QueueServiceClient<Channel> {
+    pub(crate) fn admin(&self) -> QueueServiceClient<Channel> {
         QueueServiceClient::new(self.channel.clone())
     }
 
-    pub fn trace(&self) -> TraceServiceClient<Channel> {
+    pub(crate) fn trace(&self) -> TraceServiceClient<Channel> {
         TraceServiceClient::new(self.channel.clone())
     }
 
     /// Stops it in order.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.process.shutdown.cancel();
         self.task.await.expect("it does not panic").expect("it ends well");
     }
 
     /// Ends it where it stands.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
         self.process.shutdown.cancel();
     }
 
     /// Hands messages in; all must be accepted.
-    pub async fn accept(&self, items: Vec<AcceptItem>) {
+    pub(crate) async fn accept(&self, items: Vec<AcceptItem>) {
         for result in self.try_accept(items).await {
             assert!(matches!(result.result, Some(accept_result::Result::Accepted(_))), "{result:?}");
         }
     }
 
-    pub async fn try_accept(&self, items: Vec<AcceptItem>) -> Vec<AcceptResult> {
+    pub(crate) async fn try_accept(&self, items: Vec<AcceptItem>) -> Vec<AcceptResult> {
         self.spool().accept(AcceptRequest { items }).await.expect("the call succeeds").into_inner().results
     }
 
-    pub async fn worker(&self, kind: work::WorkKind, credits: u32, max_batch: u32) -> Worker {
+    pub(crate) async fn worker(&self, kind: work::WorkKind, credits: u32, max_batch: u32) -> Worker {
         let (requests, receiver) = mpsc::channel(64);
         let hello = work::Hello { kind: kind.into(), worker: "test".into(), max_batch };
         send(&requests, work::work_request::Request::Hello(hello)).await;
@@ -157,12 +156,12 @@ async fn send(requests: &mpsc::Sender<work::WorkRequest>, request: work::work_re
 }
 
 impl Worker {
-    pub async fn credit(&self, batches: u32) {
+    pub(crate) async fn credit(&self, batches: u32) {
         send(&self.requests, work::work_request::Request::Credit(work::Credit { batches })).await;
     }
 
     /// The next batch; gives the credit back for another.
-    pub async fn batch(&mut self) -> work::Batch {
+    pub(crate) async fn batch(&mut self) -> work::Batch {
         if !self.early.is_empty() {
             return self.early.remove(0);
         }
@@ -173,19 +172,19 @@ impl Worker {
     }
 
     /// Asserts that nothing comes for a while.
-    pub async fn nothing(&mut self, length: Duration) {
+    pub(crate) async fn nothing(&mut self, length: Duration) {
         let response = tokio::time::timeout(length, self.responses.message()).await;
         assert!(response.is_err(), "nothing was expected: {response:?}");
     }
 
-    pub async fn response(&mut self) -> work::work_response::Response {
+    pub(crate) async fn response(&mut self) -> work::work_response::Response {
         let response = tokio::time::timeout(LIMIT, self.responses.message());
         let response = response.await.expect("a response comes").expect("the stream is good");
         response.expect("the stream goes on").response.expect("a response")
     }
 
     /// Reports items and waits for the word; returns the stale ones.
-    pub async fn report(&mut self, items: Vec<work::ItemReport>) -> Vec<MessageId> {
+    pub(crate) async fn report(&mut self, items: Vec<work::ItemReport>) -> Vec<MessageId> {
         self.next_report += 1;
         let report = work::Report { report_id: self.next_report, items };
         send(&self.requests, work::work_request::Request::Report(report)).await;
@@ -204,7 +203,11 @@ impl Worker {
     }
 
     /// Routes all of a batch by `decide`; nothing may be stale.
-    pub async fn route(&mut self, batch: &work::Batch, decide: impl Fn(&str) -> Vec<work::RouteTarget>) {
+    pub(crate) async fn route(
+        &mut self,
+        batch: &work::Batch,
+        decide: impl Fn(&str) -> Vec<work::RouteTarget>,
+    ) {
         let items = batch.items.iter().map(|item| work::ItemReport {
             token: batch.token.clone(),
             message_id: item.message_id.clone(),
@@ -221,7 +224,7 @@ impl Worker {
     }
 
     /// Reports the same outcome for all recipients of a batch; returns the stale items.
-    pub async fn outcome(
+    pub(crate) async fn outcome(
         &mut self,
         batch: &work::Batch,
         outcome: impl Fn(&work::ItemRecipient) -> mail::Outcome,
@@ -245,10 +248,10 @@ impl Worker {
     }
 }
 
-pub const CONTENT: &str = "From: a@example.net\r\nSubject: hello\r\n\r\nHello, world\r\n";
+pub(crate) const CONTENT: &str = "From: a@example.net\r\nSubject: hello\r\n\r\nHello, world\r\n";
 
 /// A message from `sender` to `recipients`, with its id.
-pub fn message(sender: &str, recipients: &[&str]) -> (MessageId, AcceptItem) {
+pub(crate) fn message(sender: &str, recipients: &[&str]) -> (MessageId, AcceptItem) {
     let id = MessageId::generate();
     let recipients = recipients
         .iter()
@@ -265,7 +268,7 @@ pub fn message(sender: &str, recipients: &[&str]) -> (MessageId, AcceptItem) {
 }
 
 /// A mailbox here.
-pub fn local(address: &str) -> Vec<work::RouteTarget> {
+pub(crate) fn local(address: &str) -> Vec<work::RouteTarget> {
     let target = work::LocalTarget { account_id: Bytes::from_static(&[7; 16]), ..Default::default() };
     vec![work::RouteTarget {
         address: address.into(),
@@ -275,7 +278,7 @@ pub fn local(address: &str) -> Vec<work::RouteTarget> {
 }
 
 /// Another server, of the address' domain.
-pub fn remote(address: &str) -> Vec<work::RouteTarget> {
+pub(crate) fn remote(address: &str) -> Vec<work::RouteTarget> {
     let domain = address.rsplit('@').next().unwrap_or_default();
     let target = work::RemoteTarget { destination: format!("mx.{domain}"), domain: domain.into() };
     vec![work::RouteTarget {
@@ -285,7 +288,7 @@ pub fn remote(address: &str) -> Vec<work::RouteTarget> {
     }]
 }
 
-pub fn status(code: u32, text: &str) -> mail::Status {
+pub(crate) fn status(code: u32, text: &str) -> mail::Status {
     mail::Status { code, enhanced: String::new(), text: text.into() }
 }
 
@@ -294,21 +297,21 @@ fn wire(result: outcome::Result) -> mail::Outcome {
     mail::Outcome { result: Some(result), remote: Some(remote) }
 }
 
-pub fn delivered() -> mail::Outcome {
+pub(crate) fn delivered() -> mail::Outcome {
     let status = Some(status(250, "ok"));
     wire(outcome::Result::Delivered(mail::Delivered { status, dsn_passed_on: false }))
 }
 
-pub fn deferred(text: &str) -> mail::Outcome {
+pub(crate) fn deferred(text: &str) -> mail::Outcome {
     let status = Some(status(451, text));
     wire(outcome::Result::Deferred(mail::Deferred { status, destination_unavailable: false }))
 }
 
-pub fn unavailable() -> mail::Outcome {
+pub(crate) fn unavailable() -> mail::Outcome {
     let status = Some(status(421, "down"));
     wire(outcome::Result::Deferred(mail::Deferred { status, destination_unavailable: true }))
 }
 
-pub fn failed(text: &str) -> mail::Outcome {
+pub(crate) fn failed(text: &str) -> mail::Outcome {
     wire(outcome::Result::Failed(mail::Failed { status: Some(status(550, text)) }))
 }

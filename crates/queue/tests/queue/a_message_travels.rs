@@ -1,8 +1,6 @@
 //! From acceptance to the end, with real stores.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use posthorn_api::work::v1::WorkKind;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,129 @@
+//! What the queue takes over, and what it answers.
+
+use posthorn_api::mail::v1 as mail;
+use posthorn_api::spool::v1::accept_stream_request::Part;
+use posthorn_api::spool::v1::{
+    AcceptEnd, AcceptItem, AcceptStreamRequest, HeldRequest, Idempotency, ReadContentRequest,
+    accept_result::Result as Answer,
+};
+use posthorn_api::work::v1::WorkKind;
+use posthorn_mail::MessageId;
+
+use crate::common::*;
+
+fn keyed(key: &str, digest: &'static [u8]) -> (MessageId, AcceptItem) {
+    let (id, mut item) = message("a@example.net", &["b@example.test"]);
+    let answer = id.to_string().into_bytes().into();
+    item.start.as_mut().unwrap().idempotency =
+        Some(Idempotency { scope: "tenant".into(), key: key.into(), digest: digest.into(), answer });
+    (id, item)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_makes_one_message() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let (first, item) = keyed("k", b"digest");
+    let (_, twin) = keyed("k", b"digest");
+    let (_, other) = keyed("k", b"another");
+    // Twice in one call, again in another, and for something else.
+    let mut results = queue.try_accept(vec![item, twin.clone()]).await;
+    results.extend(queue.try_accept(vec![twin, other]).await);
+    let results: Vec<Answer> = results.into_iter().map(|r| r.result.unwrap()).collect();
+    assert!(matches!(results[0], Answer::Accepted(_)), "{results:?}");
+    for repeated in &results[1..3] {
+        let Answer::Repeated(repeated) = repeated else { panic!("{results:?}") };
+        assert_eq!(repeated.message_id[..], first.as_bytes()[..]);
+        assert_eq!(repeated.answer, first.to_string().into_bytes());
+    }
+    assert!(matches!(results[3], Answer::KeyConflict(_)), "{results:?}");
+    assert_eq!(stores.count("spool.message").await, 1);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_id_again_is_the_same_message() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let (_, item) = message("a@example.net", &["b@example.test", "c@example.test"]);
+    queue.accept(vec![item.clone()]).await;
+    queue.accept(vec![item, message("x@example.net", &["y@example.test"]).1]).await;
+    assert_eq!(stores.count("spool.message").await, 2);
+    assert_eq!(stores.count("spool.recipient").await, 3);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_comes_in_chunks_and_a_cut_one_leaves_nothing() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+    for whole in [true, false] {
+        let (id, item) = message("a@example.net", &["b@example.test"]);
+        let mut parts = vec![Part::Start(item.start.unwrap())];
+        parts.extend(content.chunks(70_000).map(|chunk| Part::Chunk(chunk.to_vec().into())));
+        if whole {
+            parts.push(Part::End(AcceptEnd { size: content.len() as u64, ..Default::default() }));
+        }
+        let parts = parts.into_iter().map(|part| AcceptStreamRequest { part: Some(part) });
+        let answer = queue.spool().accept_stream(tokio_stream::iter(parts.collect::<Vec<_>>())).await;
+        assert_eq!(answer.is_ok(), whole, "{answer:?}");
+        let ids = HeldRequest { message_ids: vec![posthorn_api::message_id_bytes(id)] };
+        let held = queue.spool().held(ids).await.unwrap().into_inner().message_ids;
+        assert_eq!(held.len(), usize::from(whole));
+        if whole {
+            let request = ReadContentRequest { message_id: posthorn_api::message_id_bytes(id) };
+            let mut chunks = queue.spool().read_content(request).await.unwrap().into_inner();
+            let mut read = Vec::new();
+            while let Some(part) = chunks.message().await.unwrap() {
+                read.extend_from_slice(&part.chunk);
+            }
+            assert!(read == content);
+        }
+    }
+    // What was cut is left to the collector.
+    assert_eq!(stores.count("content.released").await, 1);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_says_come_back_later() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.spool.max_messages", "2")]).await;
+    queue.accept((0..2).map(|_| message("a@example.net", &["b@example.test"]).1).collect()).await;
+    let items = vec![message("a@example.net", &["b@example.test"]).1];
+    let request = posthorn_api::spool::v1::AcceptRequest { items };
+    let refused = queue.spool().accept(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_recipients_are_one_item_in_each_lane() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let addresses: Vec<String> = (0..1000).map(|n| format!("r{n}@d{}.example", n % 2)).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let (_, item) = message("", &addresses);
+    queue.accept(vec![item]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 100).await;
+    let batch = router.batch().await;
+    assert_eq!(batch.items[0].recipients.len(), 1000);
+    router.route(&batch, |a| if a.ends_with("d0.example") { local(a) } else { remote(a) }).await;
+    let mut mailboxes = queue.worker(WorkKind::Local, 1, 100).await;
+    let batch = mailboxes.batch().await;
+    assert_eq!((batch.items.len(), batch.items[0].recipients.len()), (1, 500));
+    let refuse_some = |r: &posthorn_api::work::v1::ItemRecipient| -> mail::Outcome {
+        if r.recipient_no % 5 == 0 { failed("no such mailbox") } else { delivered() }
+    };
+    assert_eq!(mailboxes.outcome(&batch, refuse_some).await, []);
+    let mut relay = queue.worker(WorkKind::Remote, 1, 100).await;
+    let batch = relay.batch().await;
+    assert_eq!((batch.items.len(), batch.items[0].recipients.len()), (1, 500));
+    assert_eq!(relay.outcome(&batch, |_| delivered()).await, []);
+    stores.until_empty().await;
+    // Not all local copies were delivered: the collector looks whether any mailbox has it.
+    assert_eq!(stores.count("content.released").await, 1);
+    drop((router, mailboxes, relay));
+    queue.stop().await;
+}

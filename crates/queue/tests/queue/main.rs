@@ -1,0 +1,10 @@
+//! The queue over real sockets, on a Postgres and a Redis of its own. Workers are played by the tests.
+
+mod a_message_travels;
+mod accepts;
+mod common;
+mod expands;
+mod is_fair;
+mod leases;
+mod operators;
+mod retries_then_bounces;

@@ -1,0 +1,133 @@
+//! What operators see and do.
+
+use std::time::Duration;
+
+use posthorn_api::queue::v1::*;
+use posthorn_api::trace::v1::{EventKind, WatchEventsRequest};
+use posthorn_api::work::v1::WorkKind;
+use posthorn_mail::MessageId;
+
+use crate::common::*;
+
+fn by_id(id: MessageId) -> Option<Target> {
+    Some(Target { target: Some(target::Target::MessageId(id.to_string())) })
+}
+
+fn by_filter(filter: Filter) -> Option<Target> {
+    Some(Target { target: Some(target::Target::Filter(filter)) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_message_waits_until_it_is_released() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let (id, item) = message("a@example.net", &["b@example.test"]);
+    queue.accept(vec![item]).await;
+    let held = queue.admin().hold(HoldRequest { target: by_id(id) }).await.unwrap().into_inner();
+    assert_eq!(held.messages, 1);
+    let again = queue.admin().hold(HoldRequest { target: by_id(id) }).await.unwrap().into_inner();
+    assert_eq!(again.messages, 0);
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    router.nothing(Duration::from_millis(300)).await;
+    let filter = Filter { held: true, sender: "a@example.net".into(), ..Default::default() };
+    let target = by_filter(filter);
+    let released = queue.admin().release(ReleaseRequest { target }).await.unwrap().into_inner();
+    assert_eq!(released.messages, 1);
+    assert_eq!(router.batch().await.items.len(), 1);
+    drop(router);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_destination_gets_nothing_until_it_is_resumed() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.retry.schedule", r#"["1h"]"#)]).await;
+    queue.accept(vec![message("a@example.net", &["b@example.org"]).1]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    let batch = router.batch().await;
+    router.route(&batch, remote).await;
+    let destination = "example.org".to_owned();
+    let request = SuspendRequest { destination: destination.clone(), reason: "test".into() };
+    let suspended = queue.admin().suspend(request).await.unwrap().into_inner().destinations;
+    assert!(suspended.contains(&"mx.example.org".to_owned()), "{suspended:?}");
+    let mut relay = queue.worker(WorkKind::Remote, 1, 10).await;
+    relay.nothing(Duration::from_millis(300)).await;
+    // A suspension outlives the schedule.
+    stores.flush_redis().await;
+    relay.nothing(Duration::from_millis(1500)).await;
+    let stats = queue.admin().stats(StatsRequest::default()).await.unwrap().into_inner();
+    let known = stats.destinations.iter().find(|d| d.destination == "mx.example.org").unwrap();
+    assert_eq!((known.waiting, known.suspended), (1, true));
+    assert_eq!((stats.messages, stats.stages[2].waiting), (1, 1));
+    queue.admin().resume(ResumeRequest { destination }).await.unwrap();
+    let batch = relay.batch().await;
+
+    // An operator's retry does not wait for the schedule, nor for the destination's back-off.
+    assert_eq!(relay.outcome(&batch, |_| unavailable()).await, []);
+    let target = by_filter(Filter { domain: "Example.org".into(), ..Default::default() });
+    let retried = queue.admin().retry(RetryRequest { target }).await.unwrap().into_inner();
+    assert_eq!(retried.messages, 1);
+    relay.credit(1).await;
+    let batch = relay.batch().await;
+    assert_eq!(relay.outcome(&batch, |_| delivered()).await, []);
+    stores.until_empty().await;
+    drop((router, relay));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounced_message_ends_and_its_sender_is_told_unless_silent() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    for (silent, left) in [(false, 1), (true, 1)] {
+        let (id, item) = message("a@example.net", &["b@example.test", "c@example.test"]);
+        queue.accept(vec![item]).await;
+        let request = BounceRequest { target: by_id(id), silent, reason: String::new() };
+        assert_eq!(queue.admin().bounce(request).await.unwrap().into_inner().messages, 1);
+        assert_eq!(stores.count("spool.message").await, left, "only the notice is left");
+        let shown = queue.admin().show_message(ShowMessageRequest { message_id: id.to_string() }).await;
+        assert_eq!(shown.unwrap_err().code(), tonic::Code::NotFound);
+    }
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_paged_and_filtered_and_events_watched() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let other_replica = stores.queue(&[]).await;
+    let request = WatchEventsRequest { kinds: vec![EventKind::Accepted.into()], ..Default::default() };
+    let mut here = queue.trace().watch_events(request.clone()).await.unwrap().into_inner();
+    let mut there = other_replica.trace().watch_events(request).await.unwrap().into_inner();
+    let mut ids: Vec<MessageId> = Vec::new();
+    for n in 0..25 {
+        let (id, item) = message(&format!("s{}@example.net", n % 2), &["b@example.test"]);
+        queue.accept(vec![item]).await;
+        ids.push(id);
+    }
+    let filter = Some(Filter { sender: "s0@example.net".into(), ..Default::default() });
+    let (mut listed, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListMessagesRequest { filter: filter.clone(), page_size: 5, page_token };
+        let page = queue.admin().list_messages(request).await.unwrap().into_inner();
+        listed.extend(page.messages.into_iter().map(|m| m.message_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let wanted: Vec<String> = ids.iter().step_by(2).map(ToString::to_string).collect();
+    assert_eq!(listed, wanted);
+    let first = tokio::time::timeout(LIMIT, here.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(first.event.unwrap().message_id, ids[0].to_string());
+    let seen = until("an event on the other replica", LIMIT, async || {
+        queue.accept(vec![message("x@example.net", &["b@example.test"]).1]).await;
+        let event = tokio::time::timeout(Duration::from_millis(200), there.message()).await.ok()?;
+        event.unwrap()?.event
+    })
+    .await;
+    assert_eq!(seen.kind(), EventKind::Accepted);
+    drop((here, there));
+    other_replica.stop().await;
+    queue.stop().await;
+}
