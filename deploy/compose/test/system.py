@@ -11,9 +11,11 @@ ROOT = os.path.abspath(os.path.join(HERE, "../../.."))
 BASE_IMAGES = {"RUST_IMAGE": "rust:1-slim-bookworm", "POSTGRES_IMAGE": "postgres:17-bookworm"}
 BASE_IMAGES |= {"REDIS_IMAGE": "redis:7-bookworm", "BASE_IMAGE": "debian:bookworm-slim"}
 IMAGE = "posthorn:local"
+SMTP_PORT = 62525  # beside a system that has the usual one
 # Where there is no registry, this makes what stands in for them.
 STAND_INS = os.path.join(ROOT, "../shared/base-images/build")
 INTERNET = "posthorn-test-internet:local"
+HEALTH = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
 BEGAN = time.monotonic()
 
 
@@ -47,20 +49,18 @@ class System:
         self.project = f"posthorn-test-{os.getpid()}"
         self.network = f"{self.project}_posthorn"
         self.compose_command = os.environ.get("COMPOSE", "").split() or compose_command()
-        # Beside a system that runs on the usual ports.
         self.env = os.environ | {
             "COMPOSE_FILE": f"{ROOT}/docker-compose.yml:{HERE}/compose.yml",
             "COMPOSE_PROJECT_NAME": self.project,
             "POSTHORN_IMAGE": IMAGE,
             "TRUSTED_NETWORKS": '["127.0.0.0/8", "10.213.77.0/24"]',
-            "API_TRUSTED_NETWORKS": '["127.0.0.0/8", "10.213.77.0/24"]',
-            "SMTP_PORTS": "62525-62534",
-            "SUBMISSION_PORTS": "62587-62596",
-            "INGRESS_GRPC_PORTS": "63101-63119",
-            "QUEUE_GRPC_PORTS": "63201-63219",
-            "ROUTER_GRPC_PORTS": "63301-63319",
-            "LOCAL_DELIVERY_GRPC_PORTS": "63401-63419",
-            "RELAY_GRPC_PORTS": "63501-63519",
+            "SMTP_PORT": str(SMTP_PORT),
+            "SUBMISSION_PORT": "62587",
+            "INGRESS_PORT": "62001",
+            "QUEUE_PORT": "62002",
+            "ROUTER_PORT": "62003",
+            "LOCAL_DELIVERY_PORT": "62004",
+            "RELAY_PORT": "62005",
         }
 
     def docker(self, *arguments, check=True):
@@ -110,7 +110,7 @@ class System:
     def wait_healthy(self, containers, limit=120):
         deadline = time.monotonic() + limit
         for container in containers:
-            while (health := self.inspect(container, "{{.State.Status}} {{.State.Health.Status}}")) != "running healthy":
+            while (health := self.inspect(container, HEALTH)) != "running healthy":
                 if time.monotonic() > deadline:
                     fail(f"{container} is {health} after {limit} s")
                 time.sleep(0.5)
@@ -135,11 +135,6 @@ class System:
 
     def service_of(self, container):
         return self.inspect(container, '{{index .Config.Labels "com.docker.compose.service"}}')
-
-    def smtp_ports(self):
-        """Where the replicas of ingress take mail on this host."""
-        ports = [self.docker("port", c, "2525/tcp", check=False) for c in self.containers("ingress")]
-        return [int(line.rsplit(":", 1)[1]) for port in ports for line in port.splitlines()]
 
     def keep_logs(self):
         """After a failure: what every container said."""
