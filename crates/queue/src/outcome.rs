@@ -24,7 +24,7 @@ use crate::schedule::{Hold, Item, Key, Kind, Learn, Settle, Then, Token};
 use crate::spool;
 use crate::trace::Record;
 use effects::Effects;
-use route::{Context, Routed};
+use route::{Routed, Routing};
 
 /// What a worker says of an item.
 #[derive(Clone, Debug)]
@@ -177,25 +177,23 @@ async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()>
     let messages = spool::load::lock(&mut transaction, &ids).await?;
     let keys: Vec<Key> = items.iter().map(|item| item.key()).collect();
     let waiting = spool::load::waiting(&mut transaction, &keys).await?;
-    let mut routed = routed(&mut transaction, &items).await?;
+    let routed = routed(&mut transaction, &items).await?;
 
     let mut effects = Effects::new(messages, &hub.policy, now);
+    let max_recipients = hub.config.accept.max_recipients;
+    let mut routing = Routing { effects: &mut effects, routed, max_recipients };
     let mut ends = Vec::with_capacity(items.len());
     for item in items {
-        let waiting = waiting.get(&item.key()).map_or(&[][..], Vec::as_slice);
-        let jitter = rand::random();
+        let (key, token) = (item.key(), item.token);
+        let waiting = waiting.get(&key).map_or(&[][..], Vec::as_slice);
         match item.report.clone() {
-            Report::Route(results) => {
-                let max_recipients = hub.config.accept.max_recipients;
-                let context = Context { jitter, max_recipients };
-                route::apply(&mut effects, item.key(), waiting, results, &mut routed, &context);
-            }
+            Report::Route(results) => routing.apply(key, waiting, results, rand::random()),
             Report::Delivery(outcomes) => {
-                delivery::apply(&mut effects, item.key(), item.token.kind(), waiting, outcomes, jitter);
+                delivery::apply(routing.effects, key, token.kind(), waiting, outcomes, rand::random());
             }
         }
-        let then = effects.due_again(item.key(), waiting).map_or(Then::Done, Then::At);
-        ends.push(Settle { key: item.key(), token: item.token, then });
+        let then = routing.effects.due_again(key, waiting).map_or(Then::Done, Then::At);
+        ends.push(Settle { key, token, then });
     }
     let written = commit(hub, transaction, effects).await?;
     written.schedule(hub, ends).await;

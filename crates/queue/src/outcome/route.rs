@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use posthorn_api::trace::v1::EventKind;
+use posthorn_api::trace::v1::{Event, EventKind};
 use posthorn_api::work::v1::{RouteResult, RouteTarget, route_target::Decision};
 use posthorn_dsn::Action;
 use posthorn_mail::{EnhancedStatus, MessageId, Notify, Status};
+use time::OffsetDateTime;
 
 use super::effects::Effects;
 use crate::message::{Change, Moment, Place, Recipient, State};
@@ -59,158 +60,149 @@ fn read_target(target: RouteTarget) -> Result<Target, tonic::Status> {
     Ok(Target { address: target.address, reason: target.reason, sender: target.sender, verdict })
 }
 
-/// Applies the decisions about an item's recipients. `routed` are the addresses that the message goes to already; a
-/// second copy to the same address is not made.
-pub(crate) fn apply(
-    effects: &mut Effects<'_>,
-    key: Key,
-    waiting: &[Recipient],
-    results: Vec<Routed>,
-    routed: &mut HashSet<(MessageId, String)>,
-    context: &Context,
-) {
-    let Some(moment) = effects.moment(key.message, context.jitter) else { return };
-    for result in results {
-        let Some(recipient) = waiting.iter().find(|r| r.no == result.no) else { continue };
-        if effects.changed.contains_key(&(key.message, result.no)) {
-            continue;
-        }
-        let recipient = recipient.clone();
-        let in_place = result.targets.len() == 1 && result.targets[0].address == recipient.address;
-        if in_place {
-            let target = result.targets.into_iter().next().expect("there is one");
-            put(effects, key.message, recipient, target, routed, &moment);
-        } else {
-            expand(effects, key.message, recipient, result.targets, routed, &moment, context);
-        }
-    }
-}
-
-/// What a decision goes by beside the message.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Context {
-    pub(crate) jitter: f64,
+/// The decisions about the messages of a batch, on their way into the ledger.
+pub(crate) struct Routing<'e, 'p> {
+    pub(crate) effects: &'e mut Effects<'p>,
+    /// The addresses that the messages go to already: a second copy to the same address is not made.
+    pub(crate) routed: HashSet<(MessageId, String)>,
+    /// The most recipients of a message.
     pub(crate) max_recipients: usize,
 }
 
-/// The recipient itself is what it came to.
-fn put(
-    effects: &mut Effects<'_>,
-    id: MessageId,
-    mut recipient: Recipient,
-    target: Target,
-    routed: &mut HashSet<(MessageId, String)>,
-    moment: &Moment<'_>,
-) {
-    if target.sender.is_some() {
-        recipient.sender = target.sender;
-    }
-    match target.verdict {
-        Verdict::Place(place) => {
-            if !routed.insert((id, recipient.address.clone())) {
-                recipient.end(State::Expanded);
-                say(effects, id, &recipient, EventKind::Expanded, "the message goes there already".into());
-                effects.change(id, recipient);
-                return;
+/// What became of a target that stands for a recipient, or is the recipient itself.
+enum Fate {
+    Waits(Kind, Lane),
+    After(Change),
+}
+
+impl Routing<'_, '_> {
+    /// Applies the decisions about an item's recipients; those that do not wait for one are passed over.
+    pub(crate) fn apply(&mut self, key: Key, waiting: &[Recipient], results: Vec<Routed>, jitter: f64) {
+        let Some(moment) = self.effects.moment(key.message, jitter) else { return };
+        for mut result in results {
+            let Some(recipient) = waiting.iter().find(|r| r.no == result.no) else { continue };
+            if self.effects.changed.contains_key(&(key.message, result.no)) {
+                continue;
             }
-            let (kind, lane, detail) = way(&place, &target.reason);
-            recipient.place(place, moment.now);
-            say(effects, id, &recipient, EventKind::Routed, detail);
-            effects.add(id, kind, lane, moment.now);
-            effects.change(id, recipient);
+            let recipient = recipient.clone();
+            match result.targets.pop_if(|target| target.address == recipient.address) {
+                Some(target) if result.targets.is_empty() => {
+                    self.put(key.message, recipient, target, &moment)
+                }
+                target => {
+                    result.targets.extend(target);
+                    self.expand(key.message, recipient, result.targets, &moment);
+                }
+            }
         }
-        Verdict::Fail(status) => {
+    }
+
+    /// The recipient itself is what it came to.
+    fn put(&mut self, id: MessageId, mut recipient: Recipient, target: Target, moment: &Moment<'_>) {
+        if target.sender.is_some() {
+            recipient.sender = target.sender;
+        }
+        if matches!(target.verdict, Verdict::Place(_)) && !self.routed.insert((id, target.address)) {
+            recipient.end(State::Expanded);
+            self.say(id, &recipient, EventKind::Expanded, "the message goes there already".into());
+            return self.effects.change(id, recipient);
+        }
+        match decide(&mut recipient, target.verdict, moment) {
+            Fate::Waits(kind, lane) => {
+                let detail = way(&recipient.place, &target.reason);
+                self.say(id, &recipient, EventKind::Routed, detail);
+                self.effects.add(id, kind, lane, moment.now);
+                self.effects.change(id, recipient);
+            }
+            Fate::After(change) => self.effects.after(id, recipient, &change),
+        }
+    }
+
+    /// The recipient is replaced by those it came to.
+    fn expand(&mut self, id: MessageId, mut recipient: Recipient, targets: Vec<Target>, moment: &Moment<'_>) {
+        let so_far = self.effects.messages.get(&id).map_or(0, |message| message.recipients);
+        if so_far as usize + targets.len() > self.max_recipients {
+            // RFC 3463 §3.5: X.4.6 is a routing loop; this is what one looks like.
+            let status = Status::new(554, EnhancedStatus::new(5, 4, 6), "expands to too many recipients");
             let change = recipient.refuse(status, moment.now);
-            effects.after(id, recipient, &change);
+            return self.effects.after(id, recipient, &change);
         }
-        Verdict::Later(status) => {
-            let change = recipient.route_later(status, moment);
-            effects.after(id, recipient, &change);
+        let several = targets.len() > 1;
+        let to_list = targets.iter().any(|target| target.sender.is_some());
+        recipient.end(State::Expanded);
+        self.say(id, &recipient, EventKind::Expanded, ways(&targets));
+        // RFC 3461 §5.2.7.2, §5.2.7.3: success for several is told here and now; for the one behind an alias it is
+        // told by who delivers to it.
+        if several || to_list {
+            self.effects.tell(id, &recipient, Occasion::Success, Action::Expanded);
         }
+        let targets = targets.into_iter().zip(so_far + 1..);
+        for (target, no) in targets {
+            // Only what has a place is there already, not what failed or waits.
+            let placed = matches!(target.verdict, Verdict::Place(_));
+            if !placed || self.routed.insert((id, target.address.clone())) {
+                let child = child(no, &recipient, &target, several, moment.now);
+                self.begin(id, child, target, moment);
+            }
+        }
+        self.effects.change(id, recipient);
+    }
+
+    /// A recipient that another came to.
+    fn begin(&mut self, id: MessageId, mut child: Recipient, target: Target, moment: &Moment<'_>) {
+        match decide(&mut child, target.verdict, moment) {
+            Fate::Waits(kind, lane) => {
+                let detail = way(&child.place, &target.reason);
+                self.say(id, &child, EventKind::Routed, detail);
+                self.effects.add(id, kind, lane, moment.now);
+            }
+            Fate::After(Change::Deferred(at)) => {
+                self.say(id, &child, EventKind::Deferred, target.reason);
+                self.effects.add(id, Kind::Route, Lane::ROUTE, at);
+            }
+            Fate::After(_) => {
+                self.say(id, &child, EventKind::Failed, target.reason);
+                self.effects.failed(id, &child);
+            }
+        }
+        self.effects.insert(id, child);
+    }
+
+    fn say(&mut self, id: MessageId, recipient: &Recipient, kind: EventKind, detail: String) {
+        let event = trace::of_recipient(id, self.effects.now, kind, recipient);
+        self.effects.event(id, Event { detail, ..event });
     }
 }
 
-/// The recipient is replaced by those it came to.
-fn expand(
-    effects: &mut Effects<'_>,
-    id: MessageId,
-    mut recipient: Recipient,
-    targets: Vec<Target>,
-    routed: &mut HashSet<(MessageId, String)>,
-    moment: &Moment<'_>,
-    context: &Context,
-) {
-    let mut next = effects.messages.get(&id).map_or(0, |message| message.recipients);
-    if next as usize + targets.len() > context.max_recipients {
-        // RFC 3463 §3.5: X.4.6 is a routing loop; this is what one looks like.
-        let status = Status::new(554, EnhancedStatus::new(5, 4, 6), "expands to too many recipients");
-        let change = recipient.refuse(status, moment.now);
-        effects.after(id, recipient, &change);
-        return;
-    }
-    let several = targets.len() > 1;
-    let to_list = targets.iter().any(|target| target.sender.is_some());
-    recipient.end(State::Expanded);
-    say(effects, id, &recipient, EventKind::Expanded, ways(&targets));
-    // RFC 3461 §5.2.7.2, §5.2.7.3: success for several is told here and now; for the one behind an alias it is told
-    // by who delivers to it.
-    if several || to_list {
-        effects.tell(id, &recipient, Occasion::Success, Action::Expanded);
-    }
-    for target in targets {
-        // What has failed or waits is not there already: only what has a place is.
-        if matches!(target.verdict, Verdict::Place(_)) && !routed.insert((id, target.address.clone())) {
-            continue;
+/// Moves a recipient as was decided.
+fn decide(recipient: &mut Recipient, verdict: Verdict, moment: &Moment<'_>) -> Fate {
+    match verdict {
+        Verdict::Place(place) => {
+            let (kind, lane) = match &place {
+                Place::Remote(target) => (Kind::Remote, Lane::remote(&target.destination)),
+                _ => (Kind::Local, Lane::LOCAL),
+            };
+            recipient.place(place, moment.now);
+            Fate::Waits(kind, lane)
         }
-        next += 1;
-        child(effects, id, &recipient, next, several, target, moment);
+        Verdict::Fail(status) => Fate::After(recipient.refuse(status, moment.now)),
+        Verdict::Later(status) => Fate::After(recipient.route_later(status, moment)),
     }
-    effects.change(id, recipient);
 }
 
-fn child(
-    effects: &mut Effects<'_>,
-    id: MessageId,
-    parent: &Recipient,
-    no: u32,
-    several: bool,
-    target: Target,
-    moment: &Moment<'_>,
-) {
-    let mut child = Recipient::fresh(no, target.address, moment.now);
-    child.parent = Some(parent.no);
+/// A recipient as it comes out of another, before anything is decided about it.
+fn child(no: u32, parent: &Recipient, target: &Target, several: bool, now: OffsetDateTime) -> Recipient {
+    let child = Recipient { parent: Some(parent.no), ..Recipient::fresh(no, target.address.clone(), now) };
     if target.sender.is_some() {
         // RFC 3461 §5.2.7.3: a list is a sender of its own; what the first one asked for ends with it.
-        child.sender = target.sender;
-    } else {
-        child.sender = parent.sender.clone();
-        child.original =
-            Some(parent.original.clone().unwrap_or_else(|| format!("rfc822;{}", parent.address)));
-        child.notify = if several { without_success(parent.notify) } else { parent.notify };
+        return Recipient { sender: target.sender.clone(), ..child };
     }
-    let change = match target.verdict {
-        Verdict::Place(place) => {
-            let (kind, lane, detail) = way(&place, &target.reason);
-            child.place(place, moment.now);
-            say(effects, id, &child, EventKind::Routed, detail);
-            effects.add(id, kind, lane, moment.now);
-            Change::Nothing
-        }
-        Verdict::Fail(status) => child.refuse(status, moment.now),
-        Verdict::Later(status) => child.route_later(status, moment),
-    };
-    match change {
-        Change::Failed | Change::GaveUp => {
-            say(effects, id, &child, EventKind::Failed, target.reason);
-            effects.failed(id, &child);
-        }
-        Change::Deferred(at) => {
-            say(effects, id, &child, EventKind::Deferred, target.reason);
-            effects.add(id, Kind::Route, Lane::ROUTE, at);
-        }
-        _ => {}
+    Recipient {
+        sender: parent.sender.clone(),
+        original: Some(parent.original.clone().unwrap_or_else(|| format!("rfc822;{}", parent.address))),
+        notify: if several { without_success(parent.notify) } else { parent.notify },
+        ..child
     }
-    effects.insert(id, child);
 }
 
 /// RFC 3461 §5.2.7.2: for several recipients SUCCESS is not asked for again.
@@ -222,20 +214,13 @@ fn without_success(notify: Option<Notify>) -> Option<Notify> {
     }
 }
 
-fn say(effects: &mut Effects<'_>, id: MessageId, recipient: &Recipient, kind: EventKind, detail: String) {
-    let event = trace::of_recipient(id, effects.now, kind, recipient);
-    effects.event(id, posthorn_api::trace::v1::Event { detail, ..event });
-}
-
-/// Where a place's work waits, and its description for people.
-fn way(place: &Place, reason: &str) -> (Kind, Lane, String) {
-    let (kind, lane, to) = match place {
-        Place::Remote(target) => {
-            (Kind::Remote, Lane::remote(&target.destination), format!("to {}", target.destination))
-        }
-        _ => (Kind::Local, Lane::LOCAL, "to a mailbox here".to_owned()),
+/// Where a recipient goes and why, for people.
+fn way(place: &Place, reason: &str) -> String {
+    let to = match place {
+        Place::Remote(target) => format!("to {}", target.destination),
+        _ => "to a mailbox here".to_owned(),
     };
-    (kind, lane, if reason.is_empty() { to } else { format!("{to}: {reason}") })
+    if reason.is_empty() { to } else { format!("{to}: {reason}") }
 }
 
 /// What an expansion came to, at most the first ten of it.
@@ -245,4 +230,35 @@ fn ways(targets: &[Target]) -> String {
         text.push_str(&format!(" and {} more", targets.len() - 10));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn success_is_not_asked_for_again_behind_an_alias_of_several() {
+        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+        for (asked, passed) in [
+            (None, None),
+            (Some(Notify::Never), Some(Notify::Never)),
+            (on(true, false, false), Some(Notify::Never)),
+            (on(true, true, false), on(false, true, false)),
+            (on(false, false, true), on(false, false, true)),
+        ] {
+            assert_eq!(without_success(asked), passed);
+        }
+    }
+
+    #[test]
+    fn decisions_about_unknown_messages_change_nothing() {
+        let policy = crate::retry::Policy { schedule: vec![], uncertain: Default::default(), attempts: 0 };
+        let mut effects = Effects::new(HashMap::new(), &policy, OffsetDateTime::UNIX_EPOCH);
+        let mut routing = Routing { effects: &mut effects, routed: HashSet::new(), max_recipients: 10 };
+        let key = Key { message: MessageId::generate(), lane: Lane::ROUTE };
+        routing.apply(key, &[], vec![Routed { no: 1, targets: vec![] }], 0.5);
+        assert!(effects.changed.is_empty() && effects.new.is_empty() && effects.adds.is_empty());
+    }
 }

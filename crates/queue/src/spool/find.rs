@@ -44,6 +44,22 @@ pub(crate) async fn page(
     Ok(Some((last, work_of(&mut connection, messages).await?)))
 }
 
+/// Since when the oldest work of each kind has been due that nobody holds back.
+pub(crate) async fn oldest_due(pool: &PgPool, now: OffsetDateTime) -> sqlx::Result<Vec<(Kind, OffsetDateTime)>> {
+    let rows: Vec<(i16, OffsetDateTime)> = sqlx::query_as(
+        "SELECT r.state, min(r.next_attempt_at)
+         FROM spool.recipient r JOIN spool.message m ON m.message_id = r.message_id
+         WHERE r.next_attempt_at <= $1 AND NOT m.held AND NOT m.poison
+           AND NOT EXISTS (SELECT FROM spool.suspension s WHERE s.destination = r.destination)
+         GROUP BY r.state",
+    )
+    .bind(now)
+    .fetch_all(pool)
+    .await?;
+    let kind = |state| Kind::ALL.into_iter().find(|kind| kind.state() as i16 == state);
+    Ok(rows.into_iter().filter_map(|(state, at)| Some((kind(state)?, at))).collect())
+}
+
 /// All work of these messages, unless they are held or set aside.
 pub(super) async fn work_of(connection: &mut PgConnection, messages: Vec<Uuid>) -> sqlx::Result<Vec<Due>> {
     let rows: Vec<Row> = sqlx::query_as(

@@ -3,8 +3,7 @@
 use posthorn_api::mail::v1 as mail;
 use posthorn_api::spool::v1::accept_stream_request::Part;
 use posthorn_api::spool::v1::{
-    AcceptEnd, AcceptItem, AcceptStreamRequest, HeldRequest, Idempotency, ReadContentRequest,
-    accept_result::Result as Answer,
+    AcceptEnd, AcceptItem, AcceptStreamRequest, HeldRequest, Idempotency, accept_result::Result as Answer,
 };
 use posthorn_api::work::v1::WorkKind;
 use posthorn_mail::MessageId;
@@ -14,7 +13,7 @@ use crate::common::*;
 fn keyed(key: &str, digest: &'static [u8]) -> (MessageId, AcceptItem) {
     let (id, mut item) = message("a@example.net", &["b@example.test"]);
     let answer = id.to_string().into_bytes().into();
-    item.start.as_mut().unwrap().idempotency =
+    item.start.as_mut().expect("it has a start").idempotency =
         Some(Idempotency { scope: "tenant".into(), key: key.into(), digest: digest.into(), answer });
     (id, item)
 }
@@ -72,12 +71,7 @@ async fn a_large_message_comes_in_chunks_and_a_cut_one_leaves_nothing() {
         let held = queue.spool().held(ids).await.unwrap().into_inner().message_ids;
         assert_eq!(held.len(), usize::from(whole));
         if whole {
-            let request = ReadContentRequest { message_id: posthorn_api::message_id_bytes(id) };
-            let mut chunks = queue.spool().read_content(request).await.unwrap().into_inner();
-            let mut read = Vec::new();
-            while let Some(part) = chunks.message().await.unwrap() {
-                read.extend_from_slice(&part.chunk);
-            }
+            let read = queue.content(&posthorn_api::message_id_bytes(id)).await;
             assert!(read == content);
         }
     }
@@ -114,7 +108,7 @@ async fn a_thousand_recipients_are_one_item_in_each_lane() {
     let batch = mailboxes.batch().await;
     assert_eq!((batch.items.len(), batch.items[0].recipients.len()), (1, 500));
     let refuse_some = |r: &posthorn_api::work::v1::ItemRecipient| -> mail::Outcome {
-        if r.recipient_no % 5 == 0 { failed("no such mailbox") } else { delivered() }
+        if r.recipient_no.is_multiple_of(5) { failed("no such mailbox") } else { delivered() }
     };
     assert_eq!(mailboxes.outcome(&batch, refuse_some).await, []);
     let mut relay = queue.worker(WorkKind::Remote, 1, 100).await;

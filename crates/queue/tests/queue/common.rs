@@ -6,7 +6,9 @@ use bytes::Bytes;
 use posthorn_api::mail::v1::{self as mail, outcome};
 use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
-use posthorn_api::spool::v1::{AcceptItem, AcceptRequest, AcceptResult, AcceptStart, accept_result};
+use posthorn_api::spool::v1::{
+    AcceptItem, AcceptRequest, AcceptResult, AcceptStart, ReadContentRequest, accept_result,
+};
 use posthorn_api::trace::v1::trace_service_client::TraceServiceClient;
 use posthorn_api::work::v1::{self as work, work_service_client::WorkServiceClient};
 use posthorn_mail::MessageId;
@@ -137,6 +139,17 @@ impl Queue {
 
     pub(crate) async fn try_accept(&self, items: Vec<AcceptItem>) -> Vec<AcceptResult> {
         self.spool().accept(AcceptRequest { items }).await.expect("the call succeeds").into_inner().results
+    }
+
+    /// The bytes of a message in the spool.
+    pub(crate) async fn content(&self, message_id: &Bytes) -> Vec<u8> {
+        let request = ReadContentRequest { message_id: message_id.clone() };
+        let mut chunks = self.spool().read_content(request).await.expect("it is there").into_inner();
+        let mut content = Vec::new();
+        while let Some(part) = chunks.message().await.expect("it can be read") {
+            content.extend_from_slice(&part.chunk);
+        }
+        content
     }
 
     pub(crate) async fn worker(&self, kind: work::WorkKind, credits: u32, max_batch: u32) -> Worker {

@@ -54,13 +54,7 @@ async fn each_address_once_and_failures_of_a_list_to_its_owner() {
     let batch = router.batch().await;
     let mut told = Vec::new();
     for item in &batch.items {
-        let request = posthorn_api::spool::v1::ReadContentRequest { message_id: item.message_id.clone() };
-        let mut chunks = queue.spool().read_content(request).await.unwrap().into_inner();
-        let mut content = Vec::new();
-        while let Some(part) = chunks.message().await.unwrap() {
-            content.extend_from_slice(&part.chunk);
-        }
-        let report = Report::parse(&content).unwrap();
+        let report = Report::parse(&queue.content(&item.message_id).await).unwrap();
         assert_eq!(report.recipients.len(), 1);
         assert_eq!(report.recipients[0].action, Action::Failed);
         told.push((report.to.to_string(), report.recipients[0].final_recipient.to_string()));

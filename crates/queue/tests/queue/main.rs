@@ -2,6 +2,7 @@
 
 mod a_message_travels;
 mod accepts;
+mod carries_many;
 mod common;
 mod expands;
 mod is_fair;

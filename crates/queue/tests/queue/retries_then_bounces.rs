@@ -13,14 +13,8 @@ async fn notice(queue: &Queue, router: &mut Worker) -> (Batch, String, Report) {
     assert_eq!(batch.items.len(), 1);
     let item = &batch.items[0];
     assert_eq!(item.sender, "", "a notice has the null sender");
-    let id = item.message_id.clone();
-    let request = posthorn_api::spool::v1::ReadContentRequest { message_id: id };
-    let mut chunks = queue.spool().read_content(request).await.unwrap().into_inner();
-    let mut content = Vec::new();
-    while let Some(part) = chunks.message().await.unwrap() {
-        content.extend_from_slice(&part.chunk);
-    }
-    (batch.clone(), item.recipients[0].address.clone(), Report::parse(&content).unwrap())
+    let report = Report::parse(&queue.content(&item.message_id).await).expect("it is a notice");
+    (batch.clone(), item.recipients[0].address.clone(), report)
 }
 
 #[tokio::test(flavor = "multi_thread")]
