@@ -67,7 +67,7 @@ async fn what_arrives_during_a_call_goes_together_in_the_next() -> Result<()> {
     }
     let batches = world.queue.batches();
     assert_eq!((batches[0], batches.iter().sum::<usize>()), (1, 10), "{batches:?}");
-    assert!(batches.len() < 6, "{batches:?}");
+    assert!(batches.iter().any(|batch| *batch > 1), "{batches:?}");
     Ok(())
 }
 
