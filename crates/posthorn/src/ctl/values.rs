@@ -25,14 +25,18 @@ pub(super) fn point_in_time(text: &str) -> Result<OffsetDateTime, String> {
         .map_err(|_| "a time is as in 2026-11-23T08:00:00Z (RFC 3339)".to_owned())
 }
 
-/// A point in time of the wire, by RFC 3339 in UTC.
+/// A point in time of the wire, by RFC 3339 in UTC, to the millisecond.
 pub(super) fn rfc3339(at: Option<Timestamp>) -> Option<String> {
-    posthorn_api::time_of(at?)?.format(&Rfc3339).ok()
+    let at = posthorn_api::time_of(at?)?;
+    at.replace_nanosecond(at.nanosecond() / 1_000_000 * 1_000_000).ok()?.format(&Rfc3339).ok()
 }
 
-/// A length of time to a person: rounded to the second once it is longer than that.
+/// A length of time to a person: to the second once it is longer than that, to the millisecond before.
 pub(super) fn rounded(length: Duration) -> String {
-    let length = if length.as_secs() > 0 { Duration::from_secs(length.as_secs()) } else { length };
+    let length = match length.as_secs() {
+        0 => Duration::from_millis(length.subsec_millis().into()),
+        seconds => Duration::from_secs(seconds),
+    };
     humantime::format_duration(length).to_string()
 }
 
