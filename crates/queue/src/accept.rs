@@ -370,7 +370,8 @@ pub(crate) async fn count(pool: &PgPool, level: &Level) -> sqlx::Result<()> {
     let now = OffsetDateTime::now_utc();
     let oldest = ledger::find::oldest_due(pool, now).await?;
     for kind in Kind::ALL {
-        let late = oldest.iter().find(|(of, _)| *of == kind).map_or(0.0, |(_, at)| (now - *at).as_seconds_f64());
+        let late =
+            oldest.iter().find(|(of, _)| *of == kind).map_or(0.0, |(_, at)| (now - *at).as_seconds_f64());
         metrics::gauge!("posthorn_queue_oldest_due_seconds", "kind" => kind.name()).set(late);
     }
     Ok(())

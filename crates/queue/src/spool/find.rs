@@ -45,7 +45,10 @@ pub(crate) async fn page(
 }
 
 /// Since when the oldest work of each kind has been due that nobody holds back.
-pub(crate) async fn oldest_due(pool: &PgPool, now: OffsetDateTime) -> sqlx::Result<Vec<(Kind, OffsetDateTime)>> {
+pub(crate) async fn oldest_due(
+    pool: &PgPool,
+    now: OffsetDateTime,
+) -> sqlx::Result<Vec<(Kind, OffsetDateTime)>> {
     let rows: Vec<(i16, OffsetDateTime)> = sqlx::query_as(
         "SELECT r.state, min(r.next_attempt_at)
          FROM spool.recipient r JOIN spool.message m ON m.message_id = r.message_id
