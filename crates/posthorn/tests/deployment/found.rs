@@ -8,6 +8,11 @@ use std::time::Duration;
 use serde::Deserialize as _;
 use serde_yaml_ng::Value;
 
+pub(crate) const COMPOSE: &str = "docker-compose.yml";
+pub(crate) const MANIFESTS: &str = "deploy/kubernetes/base";
+/// What may be laid over docker-compose.yml.
+const OVER_COMPOSE: [&str; 2] = ["deploy/compose/world.yml", "deploy/compose/test/compose.yml"];
+
 /// A container of ours.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
@@ -23,13 +28,6 @@ pub(crate) struct Container {
     pub(crate) stop_after: Duration,
     /// Its ports that others are told of.
     pub(crate) ports: BTreeSet<u16>,
-}
-
-impl Container {
-    /// Whether it runs a service or the migration, and not a tool.
-    pub(crate) fn is_ours(&self) -> bool {
-        !["ctl", "example"].contains(&self.name.as_str())
-    }
 }
 
 impl fmt::Display for Container {
@@ -55,32 +53,46 @@ fn image() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The containers of docker-compose.yml that run our image.
+/// The containers of docker-compose.yml that run our image; then those that something is laid over.
 pub(crate) fn compose() -> Vec<Container> {
-    const FILE: &str = "docker-compose.yml";
-    let mut whole: Value = serde_yaml_ng::from_str(&with_defaults(&read(FILE))).unwrap();
-    whole.apply_merge().unwrap();
+    let whole = yaml(COMPOSE);
     let services = whole["services"].as_mapping().unwrap();
-    let ours = services
-        .iter()
-        .filter(|(_, service)| service["image"].as_str().is_some_and(|image| image.starts_with("posthorn:")));
-    ours.map(|(name, service)| {
-        let mut variables = image();
-        for (name, value) in service["environment"].as_mapping().into_iter().flatten() {
-            variables.insert(word(name), word(value));
+    let ours = services.iter().filter(|(_, service)| word(&service["image"]).starts_with("posthorn:"));
+    let mut found: Vec<Container> = ours.map(|(name, service)| service_of_compose(name, service)).collect();
+    for file in OVER_COMPOSE {
+        for (name, over) in yaml(file)["services"].as_mapping().unwrap() {
+            let below = found.iter().find(|c| c.file == COMPOSE && c.name == word(name)).cloned();
+            if let Some(mut container) = below {
+                container.file = file;
+                container.variables.extend(environment(over));
+                found.push(container);
+            }
         }
-        let ports = service["ports"].as_sequence().into_iter().flatten();
-        let stop_after = service["stop_grace_period"].as_str().expect("a time to stop in");
-        Container {
-            file: FILE,
-            name: word(name),
-            variables,
-            before_stop: Duration::ZERO,
-            stop_after: Duration::from_secs(stop_after.trim_end_matches('s').parse().unwrap()),
-            ports: ports.map(|port| word(port).rsplit(':').next().unwrap().parse().unwrap()).collect(),
-        }
-    })
-    .collect()
+    }
+    found
+}
+
+fn yaml(path: &str) -> Value {
+    let mut whole: Value = serde_yaml_ng::from_str(&read(path)).unwrap();
+    whole.apply_merge().unwrap();
+    whole
+}
+
+fn environment(service: &Value) -> impl Iterator<Item = (String, String)> {
+    service["environment"].as_mapping().into_iter().flatten().map(|(name, value)| (word(name), word(value)))
+}
+
+fn service_of_compose(name: &Value, service: &Value) -> Container {
+    let ports = service["ports"].as_sequence().into_iter().flatten();
+    let stop_after = service["stop_grace_period"].as_str().expect("a time to stop in");
+    Container {
+        file: COMPOSE,
+        name: word(name),
+        variables: image().into_iter().chain(environment(service)).collect(),
+        before_stop: Duration::ZERO,
+        stop_after: Duration::from_secs(stop_after.trim_end_matches('s').parse().unwrap()),
+        ports: ports.map(|port| word(port).rsplit(':').next().unwrap().parse().unwrap()).collect(),
+    }
 }
 
 /// `${NAME:-default}` replaced by the default.
@@ -98,11 +110,10 @@ fn with_defaults(text: &str) -> String {
 
 /// The Deployments and Jobs of the Kustomize base, with the settings that all of them are given.
 pub(crate) fn manifests() -> Vec<Container> {
-    const BASE: &str = "deploy/kubernetes/base";
-    let settings = image().into_iter().chain(settings(&read(&format!("{BASE}/settings.env"))));
+    let settings = image().into_iter().chain(settings(&read(&format!("{MANIFESTS}/settings.env"))));
     let settings: BTreeMap<_, _> = settings.collect();
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(root().join(BASE)).unwrap() {
+    for entry in std::fs::read_dir(root().join(MANIFESTS)).unwrap() {
         let path = entry.unwrap().path();
         let is_patch = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("every-"));
         if is_patch || path.extension().is_none_or(|e| e != "yaml") {
@@ -134,7 +145,7 @@ fn pod(document: &Value, mut variables: BTreeMap<String, String>) -> Container {
     ports.iter_mut().for_each(|port| *port = &port["containerPort"]);
     ports.push(&container["readinessProbe"]["grpc"]["port"]);
     Container {
-        file: "deploy/kubernetes/base",
+        file: MANIFESTS,
         name: word(&document["metadata"]["name"]),
         variables,
         before_stop: seconds(&container["lifecycle"]["preStop"]["sleep"]["seconds"]),
@@ -143,10 +154,10 @@ fn pod(document: &Value, mut variables: BTreeMap<String, String>) -> Container {
     }
 }
 
-/// A scalar as text.
+/// A scalar as text; where nothing is set in the environment.
 fn word(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => with_defaults(text),
         Value::Null => String::new(),
         other => serde_yaml_ng::to_string(other).unwrap().trim().to_owned(),
     }
