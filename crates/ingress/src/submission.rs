@@ -8,6 +8,7 @@ use posthorn_api::submission::v1 as wire;
 use posthorn_api::submission::v1::submission_service_server::SubmissionService;
 use posthorn_api::submission::v1::submit_request::Content;
 use posthorn_api::submission::v1::submit_stream_request::Part;
+use sha2::Digest as _;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::admission::Admission;
@@ -53,7 +54,8 @@ impl SubmissionService for Submission {
         let (content, draft) = match request.content {
             None => return Err(invalid("content", "is missing")),
             Some(Content::Raw(raw)) => {
-                let draft = Draft::new(envelope, request.idempotency_key, Form::Raw)?;
+                let mut draft = Draft::new(envelope, request.idempotency_key, Form::Whole)?;
+                draft.digest.update(&raw);
                 (raw, draft)
             }
             Some(Content::Message(message)) => {
@@ -78,7 +80,7 @@ impl SubmissionService for Submission {
         let Some(Part::Start(start)) = next(&mut parts).await? else {
             return Err(invalid("start", "must come first"));
         };
-        let draft = Draft::new(start.envelope.unwrap_or_default(), start.idempotency_key, Form::Raw)?;
+        let draft = Draft::new(start.envelope.unwrap_or_default(), start.idempotency_key, Form::Streamed)?;
         let mut intake = self.begin(caller, draft).await?;
         while let Some(part) = next(&mut parts).await? {
             match part {

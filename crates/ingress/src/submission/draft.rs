@@ -13,13 +13,13 @@ use crate::compose::addresses;
 /// The longest idempotency key.
 const KEY_LIMIT: usize = 255;
 
-/// What the content is, so that the digests of different forms never meet.
+/// How the content comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// The caller's own octets.
-    Raw,
-    /// Written by Posthorn; the digest is that of the parts.
-    Composed,
+    /// With the request, whose digest is known at once.
+    Whole,
+    /// After it: the digest is known at the end.
+    Streamed,
 }
 
 /// A message that is to be taken in, but for its content.
@@ -75,7 +75,7 @@ impl Draft {
                 return Err(invalid("message.to", "there is no recipient"));
             }
         }
-        let mut draft = Self::new(envelope, key, Form::Composed)?;
+        let mut draft = Self::new(envelope, key, Form::Whole)?;
         // An address in UTF-8 stands in the headers too.
         let mailboxes = message.from.iter().chain(&message.to).chain(&message.cc).chain(&message.reply_to);
         draft.envelope.smtputf8 |= !mailboxes.map(|mailbox| &mailbox.address).all(|a| is_ascii_local(a));

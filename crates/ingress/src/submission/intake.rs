@@ -25,8 +25,8 @@ pub(super) struct Intake<'a> {
     handover: &'a Handover,
     message: Incoming,
     answer: wire::SubmitResponse,
-    form: Form,
-    digest: Sha256,
+    /// Of what is still to come of the request; `None` when the queue has it already.
+    digest: Option<Sha256>,
     line_ends: LineEnds,
     eight_bit: bool,
     size_limit: u64,
@@ -54,10 +54,14 @@ impl Submission {
         let (id, at) = (MessageId::generate(), OffsetDateTime::now_utc());
         let answer =
             wire::SubmitResponse { message_id: id.to_string(), recipients, accepted_at: Some(timestamp(at)) };
+        let (known, digest) = match form {
+            Form::Whole => (Bytes::copy_from_slice(&digest.finalize()), None),
+            Form::Streamed => (Bytes::new(), Some(digest)),
+        };
         let idempotency = (!key.is_empty()).then(|| Idempotency {
             scope: caller.key_scope,
             key,
-            digest: Bytes::new(),
+            digest: known,
             answer: answer.encode_to_vec().into(),
         });
         if envelope.body == Body::SevenBit && envelope.smtputf8 {
@@ -69,7 +73,6 @@ impl Submission {
             handover: &self.handover,
             message,
             answer,
-            form,
             digest,
             line_ends: LineEnds::default(),
             eight_bit: false,
@@ -82,8 +85,8 @@ impl Submission {
 impl Intake<'_> {
     /// Takes the next piece of the content.
     pub(super) async fn add(&mut self, piece: &[u8]) -> Result<(), Status> {
-        if self.form == Form::Raw {
-            self.digest.update(piece);
+        if let Some(digest) = &mut self.digest {
+            digest.update(piece);
         }
         self.piece.clear();
         self.line_ends.write(piece, &mut self.piece).map_err(|error| invalid("raw", error))?;
@@ -100,7 +103,7 @@ impl Intake<'_> {
     pub(super) async fn finish(self) -> Result<wire::SubmitResponse, Status> {
         self.line_ends.end().map_err(|error| invalid("raw", error))?;
         let size = self.message.size();
-        let digest = Bytes::copy_from_slice(&self.digest.finalize());
+        let digest = self.digest.map(|digest| Bytes::copy_from_slice(&digest.finalize())).unwrap_or_default();
         let kept = self.message.finish(self.eight_bit, digest, self.handover).await;
         let (result, answer) = match kept {
             Ok(Kept::New) => ("accepted", Ok(self.answer)),

@@ -169,7 +169,9 @@ impl SpoolService for PlayedQueue {
                     if end.body != 0 {
                         message.start.envelope.as_mut().unwrap().body = end.body;
                     }
-                    if let Some(idempotency) = &mut message.start.idempotency {
+                    if let Some(idempotency) = &mut message.start.idempotency
+                        && !end.digest.is_empty()
+                    {
                         idempotency.digest = end.digest;
                     }
                     let result = Some(self.keep(message));

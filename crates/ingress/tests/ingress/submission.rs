@@ -124,7 +124,8 @@ async fn a_structured_message_names_its_own_recipients() -> Result<()> {
 async fn the_same_key_gives_the_same_answer() -> Result<()> {
     let world = World::start().await;
     let mut client = client(&world).await;
-    for request in [raw("From: bob@example.net\r\n\r\nx\r\n"), structured()] {
+    let large = ["From: bob@example.net\r\n\r\n", &"a line\r\n".repeat(100_000)].concat();
+    for request in [raw("From: bob@example.net\r\n\r\nx\r\n"), structured(), raw(large)] {
         world.queue.set(Mood::Willing);
         let before = world.queue.messages().len();
         let key = format!("key {before}");
