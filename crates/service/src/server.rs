@@ -69,6 +69,8 @@ impl Grpc {
             .trace_fn(trace::server_span)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            // A connection that asks for more waits: what is being decoded is bounded (R11).
+            .max_concurrent_streams(Some(1000))
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
             .add_routes(routes)
