@@ -11,6 +11,8 @@ pub(crate) struct Attempt {
     unavailable: Option<(Status, RemoteServer)>,
     /// Why the last transaction did not come to its end.
     trouble: Option<Status>,
+    /// A server refused the message and would have gone on with others.
+    talked: bool,
 }
 
 /// What to do after a transaction.
@@ -27,7 +29,7 @@ pub(crate) enum Then {
 impl Attempt {
     /// All are open.
     pub(crate) fn new(recipients: usize) -> Self {
-        Self { outcomes: vec![None; recipients], unavailable: None, trouble: None }
+        Self { outcomes: vec![None; recipients], unavailable: None, trouble: None, talked: false }
     }
 
     /// The places of those who have no outcome yet.
@@ -37,9 +39,18 @@ impl Attempt {
     }
 
     /// Takes the answers of a transaction for the recipients at `places`.
-    pub(crate) fn answered(&mut self, places: &[usize], answers: Vec<Answer>, remote: &RemoteServer) -> Then {
+    ///
+    /// Where the session goes on, what a server could not take says nothing about other messages to it.
+    pub(crate) fn answered(
+        &mut self,
+        places: &[usize],
+        answers: Vec<Answer>,
+        remote: &RemoteServer,
+        session_goes_on: bool,
+    ) -> Then {
         let mut next_server = false;
         self.trouble = None;
+        self.talked |= session_goes_on;
         for (place, answer) in places.iter().zip(answers) {
             let verdict = match answer {
                 Answer::Delivered { status, dsn_passed_on } => Verdict::Delivered { status, dsn_passed_on },
@@ -92,7 +103,7 @@ impl Attempt {
             Some((status, remote)) => (status, Some(remote)),
             None => (none.clone(), None),
         };
-        self.end_open(&refused(status, true), remote.as_ref());
+        self.end_open(&refused(status, !self.talked), remote.as_ref());
         self.outcomes.into_iter().flatten().collect()
     }
 }
@@ -147,12 +158,12 @@ mod tests {
             Answer::NextServer(status(421, "away")),
             Answer::NextServer(status(421, "away")),
         ];
-        assert_eq!(attempt.answered(&[0, 1, 2, 3], answers, &server("a")), Then::NextServer);
+        assert_eq!(attempt.answered(&[0, 1, 2, 3], answers, &server("a"), false), Then::NextServer);
         assert_eq!(attempt.open(), [2, 3]);
         let answers = vec![delivered(), Answer::NextTransaction];
-        assert_eq!(attempt.answered(&[2, 3], answers, &server("b")), Then::SameServer);
+        assert_eq!(attempt.answered(&[2, 3], answers, &server("b"), true), Then::SameServer);
         let answers = vec![Answer::Uncertain(status(451, "lost"))];
-        assert_eq!(attempt.answered(&[3], answers, &server("b")), Then::Done);
+        assert_eq!(attempt.answered(&[3], answers, &server("b"), true), Then::Done);
         assert_eq!(
             shown(attempt.finish(&status(451, "none"))),
             [
@@ -162,6 +173,19 @@ mod tests {
                 "uncertain 451 4.0.0 lost at b",
             ]
         );
+    }
+
+    /// R8: a sender that a server puts off holds up no other's messages to it.
+    #[test]
+    fn a_server_that_puts_one_message_off_is_not_away() {
+        for (session_goes_on, wanted) in [(true, "deferred"), (false, "unavailable")] {
+            let mut attempt = Attempt::new(1);
+            let answers = vec![Answer::NextServer(status(450, "too fast"))];
+            let then = attempt.answered(&[0], answers, &server("a"), session_goes_on);
+            assert_eq!(then, Then::NextServer);
+            let wanted = format!("{wanted} 450 4.0.0 too fast at a");
+            assert_eq!(shown(attempt.finish(&status(451, "none"))), [wanted]);
+        }
     }
 
     #[test]

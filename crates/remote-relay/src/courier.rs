@@ -249,7 +249,7 @@ impl Courier {
             };
             let answers = answers.unwrap_or_else(|| held.connection.abandon("the relay is stopping"));
             metrics::histogram!("posthorn_relay_transaction_seconds").record(began.elapsed().as_secs_f64());
-            match attempt.answered(&places, answers, &remote) {
+            match attempt.answered(&places, answers, &remote, held.connection.is_usable()) {
                 Then::SameServer if held.connection.is_usable() => {}
                 then => return then,
             }
