@@ -38,7 +38,7 @@ enum Command {
     /// Pass TCP connections on to the replicas behind a name
     Forward(forward::Args),
     /// Manage domains, accounts, mailboxes and the queue; send a message, follow one
-    Ctl(ctl::Ctl),
+    Ctl(Box<ctl::Ctl>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +61,6 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config { command: ConfigCommand::Defaults } => settings::print_defaults(),
         Command::Dev(args) => dev::run(args).await,
         Command::Forward(args) => forward::run(args).await,
-        Command::Ctl(args) => ctl::run(args).await,
+        Command::Ctl(args) => ctl::run(*args).await,
     }
 }
