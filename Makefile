@@ -2,12 +2,13 @@
 
 CARGO ?= cargo
 DATA  ?= .posthorn
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt proto reference docs tools proto-lint clean
+.PHONY: help run build image compose-up test test-compose manifests lint fmt proto reference docs tools proto-lint clean
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: tools ## Build and start everything here: private Postgres and Redis, all five services
 	$(CARGO) build --release --bin posthorn
@@ -16,9 +17,21 @@ run: tools ## Build and start everything here: private Postgres and Redis, all f
 build: ## Build the release binary
 	$(CARGO) build --release --bin posthorn
 
-test: tools ## Run every test
+image: ## Build the container image of all services
+	docker build -f deploy/Dockerfile -t posthorn:local .
+
+compose-up: image ## Start everything in containers, with example.test, alice and bob
+	$(COMPOSE) --profile tools up -d --no-build
+
+test: tools manifests ## Run every test
 	$(CARGO) build --bin posthorn
 	$(CARGO) test --workspace
+
+test-compose: ## Test the system of containers: replicas killed, cut off and rolled under load
+	deploy/compose/test/run
+
+manifests: ## Hold the Kubernetes manifests to the Kubernetes schemas
+	@deploy/kubernetes/validate
 
 lint: ## Formatting, and clippy with warnings denied
 	$(CARGO) fmt --all --check

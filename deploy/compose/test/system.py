@@ -128,7 +128,7 @@ class System:
     def metric(self, container, name):
         """The sum of a metric of one container over its labels."""
         address = self.inspect(container, f'{{{{(index .NetworkSettings.Networks "{self.network}").IPAddress}}}}')
-        port = {"local-delivery": 8004, "remote-relay": 8005}[self.service_of(container)]
+        port = {"queue": 8002, "local-delivery": 8004}[self.service_of(container)]
         text = self.internet("dns", "python3", "/internet.py", "get", f"http://{address}:{port}/metrics")
         values = [float(line.split()[-1]) for line in text.splitlines() if line.startswith((name + "{", name + " "))]
         return sum(values)

@@ -46,10 +46,10 @@ class Traffic:
             self.send_one()
             stop.wait(PAUSE)
 
-    def send_now(self, count):
-        """As many local messages as fast as they are taken."""
+    def send_now(self, count, recipient="alice@example.test"):
+        """As many messages as fast as they are taken."""
         share = count // SENDERS
-        send = lambda: [self.send_one("alice@example.test") for _ in range(share)]
+        send = lambda: [self.send_one(recipient) for _ in range(share)]
         senders = [threading.Thread(target=send) for _ in range(SENDERS)]
         for sender in senders:
             sender.start()
@@ -89,6 +89,11 @@ class Traffic:
                     self.refused[number] = f"{error.smtp_code} {error.smtp_error}"
                 self.turned_away += 1
             time.sleep(0.2)
+
+    def forget(self, numbers):
+        """These are to be lost."""
+        for number in numbers:
+            del self.accepted[number]
 
     def found(self):
         """How often each number is where it belongs."""
