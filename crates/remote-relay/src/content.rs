@@ -110,14 +110,16 @@ fn in_memory(
     offered: &Capabilities,
 ) -> Result<Fitted<'static>, Status> {
     let needs = needs(&content, declared);
-    // Raw 8-bit header fields of a message that never asked for SMTPUTF8 go as they came, as everywhere.
+    // Raw octets in the header of a message that never asked for SMTPUTF8 are 8-bit content like others.
     let utf8_headers = needs.utf8_headers && smtputf8;
+    // Then it is refused for that (RFC 6531 §3.5), whatever else it needs.
+    let lost = utf8_headers && !offered.smtputf8;
     let most = match (offered.binary_mime, offered.eight_bit_mime) {
         (true, _) => Body::BinaryMime,
         (false, true) => Body::EightBitMime,
         (false, false) => Body::SevenBit,
     };
-    let (content, body) = if needs.body <= most {
+    let (content, body) = if lost || needs.body <= most {
         (content, needs.body)
     } else {
         metrics::counter!("posthorn_relay_conversions_total").increment(1);

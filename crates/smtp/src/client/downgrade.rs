@@ -45,6 +45,10 @@ pub enum Unconvertible {
     /// A multipart without a boundary, or nested too deeply.
     #[error("8-bit content in a malformed multipart cannot be converted")]
     Malformed,
+    /// A header section, of the message or of a part, holds octets: there is no other way to write what no one knows
+    /// the meaning of.
+    #[error("8-bit octets in a header cannot be converted")]
+    Header,
     /// It says that it is encoded, and is not; or its type may not be encoded (RFC 2046 §5.2.2, §5.2.3).
     #[error("8-bit content of a type or encoding that does not allow it cannot be converted")]
     Encoding,
@@ -56,6 +60,9 @@ pub enum Unconvertible {
 pub fn downgrade(content: &[u8], to: Body) -> Result<Vec<u8>, Unconvertible> {
     let mut out = Vec::with_capacity(content.len() + content.len() / 4);
     Converter { to }.entity(content, Place::Message, 0, &mut out)?;
+    if to == Body::SevenBit && !out.is_ascii() {
+        return Err(Unconvertible::Header);
+    }
     Ok(out)
 }
 

@@ -55,13 +55,13 @@ impl Transaction {
                 EnhancedStatus::new(5, 3, 4),
                 format!("the message has {size} bytes, the server takes {limit}"),
             )),
+            _ if self.needs_utf8() && !offered.smtputf8 => Some(no_smtputf8()),
             _ if envelope.body == Body::EightBitMime && !offered.eight_bit_mime => {
                 Some(no_conversion("the server does not take 8-bit content"))
             }
             _ if envelope.body == Body::BinaryMime && !offered.binary_mime => {
                 Some(no_conversion("the server does not take binary content"))
             }
-            _ if self.needs_utf8() && !offered.smtputf8 => Some(no_smtputf8()),
             _ => None,
         }
     }

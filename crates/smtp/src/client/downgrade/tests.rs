@@ -77,6 +77,7 @@ fn what_must_not_be_changed_is_refused() {
         let content = format!("MIME-Version: 1.0\r\nContent-Type: {header}\r\n\r\n--b\r\n\r\né\r\n--b--\r\n");
         assert_eq!(seven_bit(&content), Err(why), "{header}");
     }
+    assert_eq!(seven_bit("Subject: Größe\r\n\r\nx\r\n"), Err(Unconvertible::Header));
     // Signed deep within: as little.
     let nested = "Content-Type: multipart/mixed; boundary=o\r\n\r\n--o\r\nContent-Type: multipart/signed; boundary=i\r\n\r\n--i\r\n\r\né\r\n--i--\r\n--o--\r\n";
     assert_eq!(seven_bit(nested), Err(Unconvertible::Signed));
@@ -171,6 +172,8 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic(content in prop::collection::vec(any::<u8>(), 0..500)) {
-        let _ = downgrade(&content, Body::SevenBit);
+        if let Ok(converted) = downgrade(&content, Body::SevenBit) {
+            prop_assert!(converted.is_ascii());
+        }
     }
 }
