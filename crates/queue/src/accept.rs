@@ -176,7 +176,10 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
                 batch.push(job);
             }
         }
-        let span = tracing::debug_span!("queue.accept", messages = batch.len());
+        let span = tracing::info_span!("queue.accept", messages = batch.len());
+        for job in &batch {
+            posthorn_service::trace::link(&span, &job.incoming.traceparent);
+        }
         write(&hub, batch).instrument(span).await;
     }
 }

@@ -95,7 +95,7 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
             }
         }
         let items: Vec<Reported> = batch.iter().flat_map(|job| job.items.iter().cloned()).collect();
-        let span = tracing::debug_span!("queue.outcome", items = items.len());
+        let span = tracing::info_span!("queue.outcome", items = items.len());
         let Some(stale) = record(&hub, &items).instrument(span).await else { continue };
         let mut stale = stale.into_iter();
         for job in batch {
@@ -175,6 +175,8 @@ async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()>
     ids.sort_unstable();
     ids.dedup();
     let messages = spool::load::lock(&mut transaction, &ids).await?;
+    let span = tracing::Span::current();
+    messages.values().for_each(|message| posthorn_service::trace::link(&span, &message.traceparent));
     let keys: Vec<Key> = items.iter().map(|item| item.key()).collect();
     let waiting = spool::load::waiting(&mut transaction, &keys).await?;
     let routed = routed(&mut transaction, &items).await?;
