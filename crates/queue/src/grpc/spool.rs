@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use posthorn_api::error::invalid;
+use posthorn_api::mail::v1 as wire;
 use posthorn_api::spool::v1::spool_service_server::SpoolService;
 use posthorn_api::spool::v1::{
     AcceptEnd, AcceptRequest, AcceptResponse, AcceptResult, AcceptStart, AcceptStreamRequest,
@@ -71,9 +72,7 @@ impl SpoolService for Spool {
             return Err(invalid("end.size", format!("{} bytes were said, {size} have come", end.size)));
         }
         message.content = Content::Uploaded(size);
-        if let Some(key) = message.key.as_mut().filter(|_| !end.answer.is_empty()) {
-            key.answer = end.answer.to_vec();
-        }
+        complete(&mut message, &end);
         let answer = self.accept.accept(vec![message]).await?.into_iter().next();
         Ok(Response::new(AcceptStreamResponse { result: answer.map(encode) }))
     }
@@ -190,6 +189,21 @@ fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> 
         key,
         content,
     })
+}
+
+/// Takes up what a client could say only once it had seen the whole of a stream.
+fn complete(message: &mut Incoming, end: &AcceptEnd) {
+    if end.body() != wire::Body::Unspecified {
+        message.envelope.body = end.body().into();
+    }
+    if let Some(key) = &mut message.key {
+        if !end.answer.is_empty() {
+            key.answer = end.answer.to_vec();
+        }
+        if key.digest.is_empty() {
+            key.digest = end.digest.to_vec();
+        }
+    }
 }
 
 fn refused(status: MailStatus) -> Response<AcceptStreamResponse> {

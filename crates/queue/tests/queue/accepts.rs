@@ -81,6 +81,32 @@ async fn a_large_message_comes_in_chunks_and_a_cut_one_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_stream_may_say_what_its_start_could_not() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let stream = async |digest: &[u8]| {
+        let mut start = message("a@example.net", &["b@example.test"]).1.start.unwrap();
+        start.idempotency = Some(Idempotency { scope: "s".into(), key: "k".into(), ..Default::default() });
+        let end = AcceptEnd {
+            size: 2,
+            digest: digest.to_vec().into(),
+            body: posthorn_api::mail::v1::Body::EightBitMime.into(),
+            ..Default::default()
+        };
+        let parts = [Part::Start(start), Part::Chunk(vec![0xe4, b'\n'].into()), Part::End(end)];
+        let parts = parts.map(|part| AcceptStreamRequest { part: Some(part) });
+        let answer = queue.spool().accept_stream(tokio_stream::iter(parts)).await.unwrap().into_inner();
+        answer.result.unwrap().result.unwrap()
+    };
+    assert!(matches!(stream(b"one").await, Answer::Accepted(_)));
+    assert!(matches!(stream(b"one").await, Answer::Repeated(_)));
+    assert!(matches!(stream(b"two").await, Answer::KeyConflict(_)));
+    let mut router = queue.worker(WorkKind::Route, 1, 100).await;
+    assert_eq!(router.batch().await.items[0].body(), posthorn_api::mail::v1::Body::EightBitMime);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_says_come_back_later() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[("queue.spool.max_messages", "2")]).await;
