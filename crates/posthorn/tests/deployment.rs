@@ -1,6 +1,8 @@
 //! docker-compose.yml, the image, the Kubernetes manifests and the settings hold to one truth: what a deployment sets
 //! exists and is taken, what must be set is, and nobody is killed while he drains.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod deployment {
     pub(crate) mod found;
 }
