@@ -23,7 +23,7 @@ const LIMIT: u64 = 1 << 30;
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("content").required(true).multiple(true).args(["file", "text", "html", "attachments"]))]
 pub(super) struct Send {
-    /// The sender: ADDRESS, or NAME <ADDRESS>; "<>" is the null sender
+    /// The sender: ADDRESS, or `NAME <ADDRESS>`; `<>` is the null sender
     #[arg(long, value_name = "ADDRESS")]
     from: String,
     /// A recipient; may be said again
