@@ -13,13 +13,21 @@ pub(crate) struct Arrival {
     pub(crate) message_id: Uuid,
     pub(crate) account_id: Uuid,
     pub(crate) folder: FolderName,
-    /// After aliases: becomes Delivered-To, and the key against repeats.
+    /// After aliases: becomes Delivered-To.
     pub(crate) recipient: String,
     pub(crate) return_path: String,
     /// Bytes as read.
     pub(crate) size: u64,
     /// Of the whole mailbox, in bytes; 0 is unlimited.
     pub(crate) quota: u64,
+}
+
+impl Arrival {
+    /// The recipient as the key against repeats: the directory knows addresses whatever their case, so two spellings
+    /// of one are the same recipient.
+    pub(crate) fn recipient_key(&self) -> String {
+        self.recipient.to_lowercase()
+    }
 }
 
 /// What came of an arrival.

@@ -34,12 +34,12 @@ async fn note_deliveries(connection: &mut PgConnection, arrivals: &[&Arrival]) -
     )
     .bind(column(arrivals, |a| a.message_id))
     .bind(column(arrivals, |a| a.account_id))
-    .bind(column(arrivals, |a| a.recipient.as_str()))
+    .bind(column(arrivals, |a| a.recipient_key()))
     .fetch_all(connection)
     .await?;
-    let mut fresh: BTreeSet<_> = fresh.iter().map(|(m, a, r)| (*m, *a, r.as_str())).collect();
+    let mut fresh: BTreeSet<_> = fresh.into_iter().collect();
     // Of two of the same in one batch the first is the fresh one.
-    Ok(arrivals.iter().map(|a| fresh.remove(&(a.message_id, a.account_id, a.recipient.as_str()))).collect())
+    Ok(arrivals.iter().map(|a| fresh.remove(&(a.message_id, a.account_id, a.recipient_key()))).collect())
 }
 
 /// What refused arrivals have written down is taken back, so that they may come again.
@@ -59,7 +59,7 @@ async fn forget_refused(
     )
     .bind(column(&refused, |a| a.message_id))
     .bind(column(&refused, |a| a.account_id))
-    .bind(column(&refused, |a| a.recipient.as_str()))
+    .bind(column(&refused, |a| a.recipient_key()))
     .execute(connection)
     .await?;
     Ok(())

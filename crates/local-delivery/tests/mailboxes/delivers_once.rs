@@ -60,10 +60,13 @@ async fn what_comes_again_is_delivered_but_not_again() {
     let mut world = World::start().await;
     let alice = Uuid::now_v7();
     let one = world.item(alice, "Subject: x\r\n\r\n").await;
-    // The same twice in a batch, then again in another.
-    let mut twice = one.clone();
-    twice.recipients.push(recipient(1, alice));
-    assert_eq!(world.queue.work(vec![twice]).await, vec![DELIVERED; 2]);
+    // The same thrice in a batch, once written otherwise, then again in another.
+    let mut thrice = one.clone();
+    thrice.recipients.push(recipient(1, alice));
+    let mut capitals = recipient(2, alice);
+    capitals.address = capitals.address.to_uppercase();
+    thrice.recipients.push(capitals);
+    assert_eq!(world.queue.work(vec![thrice]).await, vec![DELIVERED; 3]);
     assert_eq!(world.queue.work(vec![one]).await, vec![DELIVERED; 1]);
     assert_eq!(world.count("SELECT count(*) FROM mailbox.message").await, 1);
     counters_agree(&world).await;
