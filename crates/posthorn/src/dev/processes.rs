@@ -80,6 +80,8 @@ async fn keep_running(
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {service}"))?;
+        // Waiting for a child closes the pipe that it holds: it is held here.
+        let _stdin = child.stdin.take();
         if let Some(pid) = child.id() {
             settings::say(&format!("{service} pid {pid}"))?;
         }
