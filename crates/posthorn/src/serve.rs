@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use posthorn_service::{Process, telemetry};
-use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +33,7 @@ pub(crate) async fn run(service: Service, args: Args) -> Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
     if args.until_stdin_closes {
-        tokio::spawn(cancel_on_end_of_input(shutdown.clone()));
+        cancel_on_end_of_input(shutdown.clone());
     }
     let drain = loaded.drain();
     let process = Process::new(shutdown.clone(), Some(telemetry.metrics.clone()));
@@ -64,9 +63,10 @@ pub(crate) fn cancel_on_signal(shutdown: CancellationToken) -> Result<impl Futur
     })
 }
 
-async fn cancel_on_end_of_input(shutdown: CancellationToken) {
-    let mut input = tokio::io::stdin();
-    let mut buffer = [0; 64];
-    while matches!(input.read(&mut buffer).await, Ok(read) if read > 0) {}
-    shutdown.cancel();
+/// On a thread of its own: a runtime that ends would wait for a read of its own to come back.
+fn cancel_on_end_of_input(shutdown: CancellationToken) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        shutdown.cancel();
+    });
 }
