@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use posthorn_e2e::letter;
-use posthorn_testkit::smtp_client::SmtpClient;
+use posthorn_testkit::smtp_client::{Reply, SmtpClient, dot_stuffed};
 use posthorn_testkit::wait;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,11 +30,11 @@ pub(crate) struct Sent {
 pub(crate) enum Answer {
     /// 250 after the dot: Posthorn answers for it.
     Accepted,
-    /// 4yz, or the connection broke before the dot.
+    /// 4yz to the envelope, or the connection broke before the dot.
     NotNow,
     /// 5yz, which a crash must never lead to.
     Refused(String),
-    /// The connection broke after the dot.
+    /// 4yz after the dot, or the connection broke there: kept or not, it is to be sent again.
     Unknown,
 }
 
@@ -112,40 +112,30 @@ async fn hand_in(
     local: bool,
     remote: bool,
 ) -> Answer {
-    let code = match envelope(session, server, local, remote).await {
-        Ok(Ok(())) => {
-            let client = session.as_mut().expect("the envelope went over it");
-            let content = posthorn_testkit::smtp_client::dot_stuffed(&letter(subject, "under load"));
-            match async { client.send(&content).await.and(client.reply().await) }.await {
-                Ok(reply) => reply,
-                Err(_) => return Answer::Unknown,
-            }
-        }
-        Ok(Err(reply)) => reply,
-        Err(_) => return Answer::NotNow,
-    };
-    match code.code {
-        200..300 => Answer::Accepted,
-        500.. => Answer::Refused(format!("{code:?}")),
-        _ => Answer::NotNow,
+    if let Err(answer) = envelope(session, server, local, remote).await {
+        return answer;
+    }
+    let client = session.as_mut().expect("the envelope went over it");
+    let content = dot_stuffed(&letter(subject, "under load"));
+    match async { client.send(&content).await.and(client.reply().await) }.await {
+        Ok(reply) if reply.code == 250 => Answer::Accepted,
+        Ok(reply) if reply.code >= 500 => Answer::Refused(format!("{reply:?}")),
+        // 451: the queue may have died between keeping it and saying so.
+        Ok(_) | Err(_) => Answer::Unknown,
     }
 }
 
-type Reply = posthorn_testkit::smtp_client::Reply;
-
-/// Up to the server's 354; the inner error is the reply that came instead.
+/// Up to the server's 354.
 async fn envelope(
     session: &mut Option<SmtpClient>,
     server: SocketAddr,
     local: bool,
     remote: bool,
-) -> Result<Result<(), Reply>> {
+) -> Result<(), Answer> {
     let mut commands = Vec::new();
     if session.is_none() {
-        let (client, greeting) = SmtpClient::connect(server).await?;
-        if greeting.code != 220 {
-            return Ok(Err(greeting));
-        }
+        let (client, greeting) = SmtpClient::connect(server).await.map_err(|_| Answer::NotNow)?;
+        expect(&greeting, 220)?;
         *session = Some(client);
         commands.push(("EHLO client.test".to_owned(), 250));
     }
@@ -153,12 +143,17 @@ async fn envelope(
     let recipients = [(local, LOCAL), (remote, REMOTE)];
     commands.extend(recipients.iter().filter(|(to, _)| *to).map(|(_, a)| (format!("RCPT TO:<{a}>"), 250)));
     commands.push(("DATA".to_owned(), 354));
-    let client = session.as_mut().context("there is a session")?;
+    let client = session.as_mut().expect("it was opened above");
     for (command, code) in commands {
-        let reply = client.command(&command).await?;
-        if reply.code != code {
-            return Ok(Err(reply));
-        }
+        expect(&client.command(&command).await.map_err(|_| Answer::NotNow)?, code)?;
     }
-    Ok(Ok(()))
+    Ok(())
+}
+
+fn expect(reply: &Reply, code: u16) -> Result<(), Answer> {
+    match reply.code {
+        found if found == code => Ok(()),
+        500.. => Err(Answer::Refused(format!("{reply:?}"))),
+        _ => Err(Answer::NotNow),
+    }
 }

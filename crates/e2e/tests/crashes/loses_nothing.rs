@@ -20,6 +20,7 @@ async fn whatever_dies() -> Result<()> {
         .options()
         // What a dead worker held is due again soon, and what was put off too.
         .set(r#"queue.lease.length="5s""#)
+        .set(r#"queue.database.statement_timeout="4s""#)
         .set(r#"queue.retry.schedule=["500ms"]"#)
         .set(r#"queue.retry.uncertain="500ms""#);
     options.processes = true;

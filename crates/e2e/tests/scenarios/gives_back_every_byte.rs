@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use mail_parser::MessageParser;
 use posthorn_api::mail::v1::{Body, Envelope, Recipient};
 use posthorn_api::submission::v1::submission_service_client::SubmissionServiceClient;
 use posthorn_api::submission::v1::submit_request::Content;
@@ -46,6 +47,12 @@ async fn by_smtp_and_by_grpc() -> Result<()> {
     let earlier = sent.len();
     let mut submitted = Sent::new();
     for (name, content) in &corpus {
+        if !has_author(content) {
+            let refused = by_submit(&posthorn, content).await.err().context(name.clone())?;
+            let code = refused.downcast_ref::<tonic::Status>().map(tonic::Status::code);
+            ensure!(code == Some(tonic::Code::InvalidArgument), "{name}: {refused:#}");
+            continue;
+        }
         let id = by_submit(&posthorn, content).await.context(name.clone())?;
         submitted.insert(id, (format!("{name} by Submit"), content.clone()));
         let id = by_stream(&posthorn, content, 1000).await.context(name.clone())?;
@@ -104,6 +111,11 @@ fn corpus() -> Result<BTreeMap<String, Vec<u8>>> {
     }
     ensure!(corpus.len() > 50, "where is the corpus? {} messages", corpus.len());
     Ok(corpus)
+}
+
+/// Programs, unlike other servers, must say From whom a message is (RFC 6409 §8).
+fn has_author(content: &[u8]) -> bool {
+    MessageParser::new().parse_headers(content).is_some_and(|message| message.from().is_some())
 }
 
 /// An attachment as mail clients write it: lines of 76 characters.

@@ -64,13 +64,11 @@ async fn holds_and_releases(internet: &Internet, posthorn: &Posthorn) -> Result<
     ensure!(show(posthorn, &id).await?["held"] == true);
     ensure!(posthorn.stats().await?.held == 1);
     server.follow(Script::named("mx.hold.test"));
-    let connections = server.connections();
     posthorn.ctl(&["queue", "retry", &id]).await?;
     // Another message passes it by: had it been due, it would have gone along.
     posthorn.send(BOB, &["erin@hold.test"], &letter("Another", "x")).await?;
     let taken = server.received(1).await;
     ensure!(taken.len() == 1 && taken[0].rcpt[0].starts_with("<erin@"), "{taken:?}");
-    ensure!(server.connections() > connections);
 
     posthorn.ctl(&["queue", "release", &id]).await?;
     posthorn.ctl(&["queue", "retry", &id]).await?;

@@ -96,8 +96,8 @@ async fn writes_the_mime_of_structured_messages(posthorn: &Posthorn, client: &mu
         text: "plain words".into(),
         html: "<p>words</p>".into(),
         attachments: vec![Attachment {
-            filename: "zahlen.csv".into(),
-            content_type: "text/csv".into(),
+            filename: "zahlen.pdf".into(),
+            content_type: "application/pdf".into(),
             content: vec![0, 159, 146, 150].into(),
             ..Default::default()
         }],
@@ -113,7 +113,7 @@ async fn writes_the_mime_of_structured_messages(posthorn: &Posthorn, client: &mu
         ensure!(parsed.body_text(0).as_deref().map(str::trim) == Some("plain words"));
         ensure!(parsed.body_html(0).as_deref().map(str::trim) == Some("<p>words</p>"));
         let attachment = parsed.attachment(0).context("the attachment")?;
-        ensure!(attachment.attachment_name() == Some("zahlen.csv"));
+        ensure!(attachment.attachment_name() == Some("zahlen.pdf"));
         ensure!(attachment.contents() == [0, 159, 146, 150]);
         ensure!(parsed.header_raw("X-Order").map(str::trim) == Some("17"));
         ensure!(parsed.date().is_some() && parsed.message_id().is_some());
