@@ -103,8 +103,8 @@ async fn suspends_a_destination(internet: &Internet, posthorn: &Posthorn) -> Res
     let other = internet.domain("other.test", |script| script).await?;
     deferred(posthorn, "dave@suspend.test").await?;
     let suspended = posthorn.ctl_json(&["queue", "suspend", "suspend.test", "--reason", "works"]).await?;
-    let names = suspended[0]["destinations"].as_array().context("their names")?.clone();
-    ensure!(names.len() == 1, "{suspended:?}");
+    let names = suspended[0]["destinations"].as_array().context("their names")?;
+    ensure!(names.iter().any(|name| name == "mx.suspend.test"), "{suspended:?}");
     server.follow(Script::named("mx.suspend.test"));
     let second = posthorn.send(BOB, &["erin@suspend.test"], &letter("Suspended", "x")).await?;
     posthorn.wait_for_event(&second, EventKind::Routed).await;
@@ -112,7 +112,7 @@ async fn suspends_a_destination(internet: &Internet, posthorn: &Posthorn) -> Res
     other.received(1).await;
     let stats = posthorn.ctl_json(&["queue", "stats"]).await?;
     let destinations = stats[0]["destinations"].as_array().context("destinations")?;
-    let found = destinations.iter().find(|d| d["destination"] == names[0]).context("it")?;
+    let found = destinations.iter().find(|d| d["destination"] == "mx.suspend.test").context("it")?;
     ensure!(found["suspended"] == true && found["waiting"] == 2, "{found}");
     ensure!(server.messages().is_empty());
 
