@@ -12,7 +12,7 @@ use crate::load::{Answer, LOCAL, Load, SENDER, Sent};
 const BETWEEN_BLOWS: usize = 40;
 const CLIENTS: usize = 4;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_dies() -> Result<()> {
     let internet = Internet::start().await?;
     let server = internet.domain("remote.test", |script| script).await?;

@@ -9,7 +9,7 @@ use posthorn_testkit::wait;
 const SERVICES: [(&str, u16); 5] =
     [("ingress", 7001), ("queue", 7002), ("router", 7003), ("local-delivery", 7004), ("remote-relay", 7005)];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn and_says_which() -> Result<()> {
     let mut posthorn = Posthorn::start_with(Options { processes: true, ..Options::default() }).await?;
     let pids: Vec<_> = SERVICES.iter().map(|(name, _)| posthorn.pid_of(name)).collect();

@@ -15,7 +15,7 @@ const ALICE: &str = "alice@example.test";
 /// On a machine that does nothing else it is far less; here others may compile or test at the same time.
 const LIMIT: Duration = Duration::from_secs(1);
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn sees_a_message_at_once() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     let mut changes = watch(&posthorn, None).await?;

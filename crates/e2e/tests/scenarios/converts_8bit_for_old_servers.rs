@@ -9,7 +9,7 @@ use posthorn_testkit::smtp_client::SmtpClient;
 
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn or_says_that_it_cannot() -> Result<()> {
     let internet = Internet::start().await?;
     let posthorn = Posthorn::start_with(internet.options()).await?;

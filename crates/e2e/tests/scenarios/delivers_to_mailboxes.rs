@@ -8,7 +8,7 @@ const ALICE: &str = "alice@example.test";
 const BOB: &str = "bob@example.test";
 const CAROL: &str = "carol@elsewhere.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn delivers_to_each_recipient_once() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     let content = letter("First", "Hello\n.\n..dots");

@@ -9,7 +9,7 @@ use posthorn_testkit::smtp_client::SmtpClient;
 const FRIEND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn relays_for_trusted_networks_alone() -> Result<()> {
     let options = Options::default().set(r#"ingress.trusted_networks=["127.0.0.2/32"]"#);
     let posthorn = Posthorn::start_with(options).await?;

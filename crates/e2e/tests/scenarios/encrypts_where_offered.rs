@@ -8,7 +8,7 @@ use posthorn_testkit::smtp_server::Script;
 
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn and_goes_in_the_clear_otherwise() -> Result<()> {
     let internet = Internet::start().await?;
     let posthorn = Posthorn::start_with(internet.options()).await?;

@@ -9,7 +9,7 @@ const ALICE: &str = "alice@example.test";
 const BOB: &str = "bob@example.test";
 const CAROL: &str = "carol@elsewhere.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn until_it_comes_to_mailboxes() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     posthorn.ctl(&["alias", "create", "info@example.test", ALICE]).await?;

@@ -9,7 +9,7 @@ use posthorn_testkit::smtp_server::{At, Rule};
 
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn in_order_of_preference() -> Result<()> {
     let internet = Internet::start().await?;
     let options = internet.options().set(r#"queue.retry.schedule=["1s"]"#);

@@ -6,7 +6,7 @@ use posthorn_testkit::smtp_server::{At, Rule};
 
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn from_the_door_to_its_ends() -> Result<()> {
     let internet = Internet::start().await?;
     let options = internet.options().set(r#"queue.retry.schedule=["1s"]"#);

@@ -22,7 +22,7 @@ const TRACE: [&str; 3] = ["Return-Path", "Delivered-To", "Received"];
 /// Messages that were accepted, by their id: name and content.
 type Sent = BTreeMap<String, (String, Vec<u8>)>;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn by_smtp_and_by_grpc() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     let corpus = corpus()?;
@@ -65,7 +65,7 @@ async fn by_smtp_and_by_grpc() -> Result<()> {
     check(&posthorn, &submitted).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn of_forty_megabytes() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     let large = forty_megabytes();
@@ -76,7 +76,7 @@ async fn of_forty_megabytes() -> Result<()> {
     check(&posthorn, &sent).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn but_takes_no_nul_nor_bare_line_ends() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     for content in [

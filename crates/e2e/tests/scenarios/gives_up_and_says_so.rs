@@ -11,7 +11,7 @@ const ALICE: &str = "alice@example.test";
 const BOB: &str = "bob@example.test";
 const WORDS: &str = "451 4.3.2 Out for lunch";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_delay() -> Result<()> {
     let internet = Internet::start().await?;
     let options = internet

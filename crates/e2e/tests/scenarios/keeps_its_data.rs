@@ -7,7 +7,7 @@ use posthorn_e2e::{Posthorn, letter};
 
 const ALICE: &str = "alice@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn over_a_restart() -> Result<()> {
     let mut posthorn = Posthorn::start().await?;
     let content = letter("Before", "the restart");

@@ -5,7 +5,7 @@ use posthorn_api::trace::v1::EventKind;
 use posthorn_e2e::{Internet, Posthorn, letter};
 use posthorn_testkit::smtp_server::{At, Rule};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn but_lets_it_end() -> Result<()> {
     let internet = Internet::start().await?;
     let posthorn = Posthorn::start_with(internet.options()).await?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_holds_retries_bounces_and_suspends() -> Result<()> {
     let internet = Internet::start().await?;
     let options = internet.options().set(r#"queue.retry.schedule=["1h"]"#);

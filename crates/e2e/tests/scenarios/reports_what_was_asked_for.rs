@@ -10,7 +10,7 @@ use posthorn_testkit::smtp_server::{At, Rule};
 const ALICE: &str = "alice@example.test";
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn and_nothing_else() -> Result<()> {
     let internet = Internet::start().await?;
     let posthorn = Posthorn::start_with(internet.options()).await?;

@@ -10,7 +10,7 @@ use posthorn_testkit::smtp_server::{At, Rule};
 
 const BOB: &str = "bob@example.test";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn until_it_is_taken() -> Result<()> {
     let internet = Internet::start().await?;
     let options = internet

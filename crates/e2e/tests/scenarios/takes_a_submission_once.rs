@@ -15,7 +15,7 @@ const BOB: &str = "bob@example.test";
 
 type Client = SubmissionServiceClient<Channel>;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn once_for_each_key() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     let mut client = SubmissionServiceClient::connect(posthorn.url(7001)).await?;

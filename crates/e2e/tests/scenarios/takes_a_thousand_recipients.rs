@@ -10,7 +10,7 @@ const RECIPIENTS: usize = 1000;
 /// Mailboxes that get a copy for each of their addresses: half of the recipients are subaddresses.
 const MAILBOXES: usize = 500;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn in_one_message() -> Result<()> {
     let posthorn = Posthorn::start().await?;
     let mut directory = DirectoryServiceClient::connect(posthorn.url(7003)).await?;
