@@ -13,7 +13,7 @@ use crate::Error;
 /// How long a server may take to become ready (Postgres may have a log to replay).
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a server may take to stop before it is killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running server and its watcher.
 #[derive(Debug)]
@@ -93,9 +93,11 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// Sends a signal to the server.
-    pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+    /// Sends a signal to the server, unless it has ended: its process id may be another's by now.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        if let Ok(None) = self.child.try_wait()
+            && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+        {
             let _ = kill_process(pid, signal);
         }
     }

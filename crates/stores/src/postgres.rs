@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 
 use crate::Error;
-use crate::child::Server;
+use crate::child::{STOP_DEADLINE, Server};
 
 /// Whether what was committed outlives the machine's power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub enum Durability {
 pub struct Postgres {
     server: Server,
     port: u16,
+    pid_file: PathBuf,
 }
 
 impl Postgres {
@@ -50,7 +52,7 @@ impl Postgres {
         let pid_file = data.join("postmaster.pid");
         let pid = server.pid().to_string();
         server.wait_until(&log, || is_ready(&pid_file, &pid))?;
-        Ok(Self { server, port })
+        Ok(Self { server, port, pid_file })
     }
 
     /// The address of a database for a user; the superuser is `postgres`.
@@ -69,8 +71,18 @@ impl Postgres {
     }
 
     /// Stops it in order, ending the sessions (a "fast" shutdown). Blocks until it is down.
+    ///
+    /// One that was restarted meanwhile (`pg_ctl restart`) is no child of ours any more, but it is ours to stop.
     pub fn stop(mut self) {
         self.server.stop();
+        let Some(pid) = running(&self.pid_file) else { return };
+        if kill_process(pid, Signal::INT).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while running(&self.pid_file).is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Stops it at once without a checkpoint (an "immediate" shutdown: the next start recovers). Blocks.
@@ -102,6 +114,13 @@ fn settings(durability: Durability) -> &'static [&'static str] {
         Durability::Full => FULL,
         Durability::ProcessOnly => PROCESS_ONLY,
     }
+}
+
+/// The server that `postmaster.pid` names, if it still runs.
+fn running(pid_file: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(pid_file).ok()?;
+    let pid = Pid::from_raw(text.lines().next()?.parse().ok()?)?;
+    test_kill_process(pid).is_ok().then_some(pid)
 }
 
 /// The eighth line of `postmaster.pid` says what the server whose pid is the first line is up to.
