@@ -5,7 +5,7 @@ DATA  ?= .posthorn
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build image compose-up test test-compose manifests lint fmt proto reference docs tools proto-lint clean
+.PHONY: help run build image compose-up test test-compose bench bench-peers manifests lint fmt proto reference docs tools proto-lint clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ test: tools manifests ## Run every test
 
 test-compose: ## Test the system of containers: replicas killed, cut off and rolled under load
 	deploy/compose/test/run
+
+bench: tools ## Measure throughput, latency, CPU and memory end to end (ARGS="--cases mailbox,relayed")
+	$(CARGO) build --release --bin posthorn --bin posthorn-bench
+	./target/release/posthorn-bench run $(ARGS)
+
+bench-peers: ## The same beside Postfix, by turns in the same run; as root, installs Postfix if it is missing
+	@deploy/install-stores postfix
+	$(CARGO) build --release --bin posthorn --bin posthorn-bench
+	./target/release/posthorn-bench run --peers $(ARGS)
 
 manifests: ## Hold the Kubernetes manifests to the Kubernetes schemas
 	@deploy/kubernetes/validate

@@ -8,7 +8,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; not more, in the binary or in its tests.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     // Pure.
     ("mail", &[]),
     ("smtp", &["mail"]),
@@ -43,6 +43,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
     // For tests.
     ("testkit", &["api", "mail", "stores"]),
     ("e2e", &["api", "dsn", "mail", "smtp", "testkit"]),
+    // For measuring.
+    ("bench", &["api"]),
 ];
 
 /// What a crate may use in its tests beside its arrows.
@@ -61,8 +63,8 @@ const KNOWN_BY: [(&str, &[&str]); 9] = [
     ("tokio-rustls", &["smtp-io", "testkit"]),
     ("webpki-roots", &["smtp-io"]),
     // Errors have names, except where a person reads them.
-    ("anyhow", &["posthorn", "testkit", "e2e"]),
-    ("clap", &["posthorn"]),
+    ("anyhow", &["posthorn", "testkit", "e2e", "bench"]),
+    ("clap", &["posthorn", "bench"]),
     ("proptest", &[]),
 ];
 

@@ -1,0 +1,256 @@
+//! The cases: what is sent, and when it is done.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use hdrhistogram::Histogram;
+
+use crate::proc::{self, Cpu, Memory};
+use crate::server::{Server, until};
+use crate::sink::Sink;
+use crate::source::{self, Door, Load, Sent};
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Case {
+    /// Into one mailbox
+    Mailbox,
+    /// Into a thousand mailboxes
+    Mailboxes,
+    /// Accepted, with delivery held
+    Accepted,
+    /// Relayed to another server
+    Relayed,
+    /// Into one mailbox, handed in by gRPC (Posthorn alone)
+    Submit,
+    /// One message alone on an idle system
+    Idle,
+    /// A hundred messages a second into one mailbox
+    Steady,
+    /// Messages of 1 MiB into one mailbox
+    Large,
+    /// One message to a thousand mailboxes
+    Fanout,
+}
+
+impl Case {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Mailbox,
+        Self::Mailboxes,
+        Self::Accepted,
+        Self::Relayed,
+        Self::Submit,
+        Self::Idle,
+        Self::Steady,
+        Self::Large,
+        Self::Fanout,
+    ];
+
+    /// Whether peers have it, too.
+    pub(crate) fn is_for_peers(self) -> bool {
+        self != Self::Submit
+    }
+}
+
+/// How much is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Amount {
+    pub(crate) messages: u64,
+    pub(crate) sessions: usize,
+    pub(crate) size: usize,
+    pub(crate) keep: bool,
+    pub(crate) pipelining: bool,
+}
+
+/// What is around the servers.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Mailboxes that every server has.
+    pub(crate) mailboxes: Vec<String>,
+    /// Where mail for `somebody@sink.test` goes.
+    pub(crate) sink: Sink,
+}
+
+/// The figures of one run.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    /// From the first connect until the last message is where it belongs.
+    pub(crate) seconds: f64,
+    /// Until nothing is left to do, by process.
+    pub(crate) cpu: Cpu,
+    /// Of source, sink and watching.
+    pub(crate) own_cpu: f64,
+    /// Microseconds.
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) memory: Memory,
+}
+
+/// What came of the messages of a run.
+struct Done {
+    messages: u64,
+    bytes: u64,
+    took: Duration,
+    latency: Histogram<u64>,
+}
+
+impl Done {
+    /// All that was sent, done now.
+    fn now(load: &Load, sent: Sent) -> Self {
+        Self::at(load, sent, Instant::now())
+    }
+
+    fn at(load: &Load, sent: Sent, end: Instant) -> Self {
+        let bytes = load.messages * load.size as u64;
+        Self { messages: load.messages, bytes, took: end - sent.began, latency: sent.latency }
+    }
+}
+
+/// Runs a case against a server.
+pub(crate) async fn measure(
+    case: Case,
+    server: &Server,
+    amount: &Amount,
+    around: &Surroundings,
+) -> Result<Measured> {
+    server.settle().await?;
+    let (cpu, own_cpu) = (server.cpu()?, proc::own_cpu()?);
+    let done = run(case, server, amount, around).await?;
+    if case != Case::Accepted {
+        server.finished().await?;
+    }
+    let cpu = proc::between(&cpu, &server.cpu()?);
+    let own_cpu = proc::own_cpu()? - own_cpu;
+    let memory = server.memory()?;
+    if case == Case::Accepted {
+        server.discard().await?;
+    }
+    let Done { messages, bytes, took, latency } = done;
+    Ok(Measured { messages, bytes, seconds: took.as_secs_f64(), cpu, own_cpu, latency, memory })
+}
+
+async fn run(case: Case, server: &Server, amount: &Amount, around: &Surroundings) -> Result<Done> {
+    let Amount { messages, sessions, size, keep, pipelining } = *amount;
+    let mut load = Load::new(server.open_door(), sessions, messages, size);
+    (load.keep, load.pipelining) = (keep, pipelining);
+    load.mailboxes = around.mailboxes[..1].to_vec();
+    match case {
+        Case::Mailbox => deliver(server, load).await,
+        Case::Mailboxes => {
+            load.mailboxes.clone_from(&around.mailboxes);
+            deliver(server, load).await
+        }
+        Case::Accepted => {
+            load.door = Door::Smtp(vec![server.held_door()]);
+            let sent = source::send(load.clone()).await?;
+            let end = sent.ended;
+            Ok(Done::at(&load, sent, end))
+        }
+        Case::Relayed => {
+            load.mailboxes = vec!["somebody@sink.test".to_owned()];
+            relay(&around.sink, load).await
+        }
+        Case::Submit => {
+            let Server::Posthorn(posthorn) = server else { anyhow::bail!("only Posthorn has Submit") };
+            load.door = Door::Grpc(posthorn.submission());
+            deliver(server, load).await
+        }
+        Case::Idle => {
+            (load.messages, load.rate) = (60, Some(8.0));
+            follow(server, load).await
+        }
+        Case::Steady => {
+            (load.messages, load.rate) = (1000, Some(100.0));
+            follow(server, load).await
+        }
+        Case::Large => {
+            (load.messages, load.size) = (messages.div_ceil(20), 1 << 20);
+            deliver(server, load).await
+        }
+        Case::Fanout => {
+            load.mailboxes.clone_from(&around.mailboxes);
+            fan_out(server, load).await
+        }
+    }
+}
+
+/// Until the last message is in its mailbox. Counts the messages of one mailbox; where there are many, waits until the
+/// server owes nothing, which is a little later, and counts then.
+async fn deliver(server: &Server, load: Load) -> Result<Done> {
+    let mailboxes = load.mailboxes.clone();
+    let want = server.delivered(&mailboxes).await? + load.messages * load.recipients as u64;
+    let sent = source::send(load.clone()).await?;
+    if mailboxes.len() == 1 {
+        until("the last message", async || Ok(server.delivered(&mailboxes).await? >= want)).await?;
+    } else {
+        server.finished().await?;
+    }
+    let done = Done::now(&load, sent);
+    let found = server.delivered(&mailboxes).await?;
+    ensure!(found == want, "{found} messages are in the mailboxes, not {want}");
+    Ok(done)
+}
+
+/// Until the last message is in the sink.
+async fn relay(sink: &Sink, load: Load) -> Result<Done> {
+    let mut sink = sink.clone();
+    let want = sink.taken() + load.messages;
+    let sent = source::send(load.clone()).await?;
+    sink.wait_for(want).await?;
+    Ok(Done::now(&load, sent))
+}
+
+/// Sees each message arrive; the latency is from connect to mailbox.
+async fn follow(server: &Server, load: Load) -> Result<Done> {
+    let mailbox = load.mailboxes.clone();
+    if server.delivered(&mailbox).await? == 0 {
+        // The mailbox is made by its first message.
+        let first = Load { messages: 1, rate: None, ..load.clone() };
+        deliver(server, first).await?;
+    }
+    let mut arrivals = server.watch(&mailbox[0]).await?;
+    let sent = source::send(load.clone()).await?;
+    let starts: HashMap<u64, Instant> = sent.starts.iter().copied().collect();
+    let mut done = Done::now(&load, sent);
+    done.latency.reset();
+    while done.latency.len() < load.messages {
+        let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await;
+        let (number, at) = arrival.context("a message does not arrive")?.context("the watch ended")?;
+        if let Some(start) = starts.get(&number) {
+            done.latency.saturating_record(at.saturating_duration_since(*start).as_micros() as u64);
+        }
+    }
+    Ok(done)
+}
+
+/// One message after the other, each to all mailboxes; done when nothing is owed any more.
+async fn fan_out(server: &Server, load: Load) -> Result<Done> {
+    const TIMES: u64 = 3;
+    let mailboxes = load.mailboxes.clone();
+    let load = Load { messages: 1, sessions: 1, recipients: mailboxes.len(), pipelining: true, ..load };
+    let want = server.delivered(&mailboxes).await? + TIMES * mailboxes.len() as u64;
+    let mut all: Option<Done> = None;
+    for _ in 0..TIMES {
+        let sent = source::send(load.clone()).await?;
+        server.finished().await?;
+        let mut done = Done::now(&load, sent);
+        done.latency.reset();
+        done.latency.saturating_record(done.took.as_micros() as u64);
+        all = Some(match all {
+            None => done,
+            Some(mut all) => {
+                all.messages += done.messages;
+                all.bytes += done.bytes;
+                all.took += done.took;
+                all.latency.add(&done.latency)?;
+                all
+            }
+        });
+    }
+    let found = server.delivered(&mailboxes).await?;
+    ensure!(found == want, "{found} messages are in the mailboxes, not {want}");
+    all.context("it was done at least once")
+}

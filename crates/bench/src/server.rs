@@ -1,0 +1,134 @@
+//! What is measured: Posthorn, or one of its peers.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tokio::sync::mpsc;
+
+use crate::postfix::Postfix;
+use crate::posthorn::{Arrival, Posthorn};
+use crate::proc::{self, Cpu, Memory};
+use crate::source::Door;
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) enum Server {
+    Posthorn(Posthorn),
+    Postfix(Postfix),
+}
+
+/// Nothing in a measurement may take longer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl Server {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Posthorn(_) => "posthorn",
+            Self::Postfix(_) => "postfix",
+        }
+    }
+
+    fn root(&self) -> u32 {
+        match self {
+            Self::Posthorn(posthorn) => posthorn.root(),
+            Self::Postfix(postfix) => postfix.root(),
+        }
+    }
+
+    /// The CPU time of all its processes since it was started.
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        proc::cpu(self.root())
+    }
+
+    /// The memory of all its processes now.
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        proc::memory(self.root())
+    }
+
+    /// Where messages are handed in that are delivered at once.
+    pub(crate) fn open_door(&self) -> Door {
+        match self {
+            Self::Posthorn(posthorn) => Door::Smtp(vec![posthorn.smtp()]),
+            Self::Postfix(postfix) => Door::Smtp(vec![postfix.smtp()]),
+        }
+    }
+
+    /// Where messages are handed in that are kept and not delivered. A Posthorn must have been started for it, and
+    /// delivers nothing any more from then on.
+    pub(crate) fn held_door(&self) -> SocketAddr {
+        match self {
+            Self::Posthorn(posthorn) => {
+                posthorn.hold();
+                posthorn.smtp()
+            }
+            Self::Postfix(postfix) => postfix.held(),
+        }
+    }
+
+    /// How many messages these mailboxes hold, together.
+    pub(crate) async fn delivered(&self, mailboxes: &[String]) -> Result<u64> {
+        match self {
+            Self::Posthorn(posthorn) => posthorn.delivered(mailboxes).await,
+            Self::Postfix(postfix) => Ok(postfix.delivered(mailboxes)),
+        }
+    }
+
+    /// Messages of which something is still owed.
+    pub(crate) async fn owed(&self) -> Result<u64> {
+        match self {
+            Self::Posthorn(posthorn) => posthorn.owed().await,
+            Self::Postfix(postfix) => Ok(postfix.owed()),
+        }
+    }
+
+    /// Waits until nothing is owed.
+    pub(crate) async fn finished(&self) -> Result<()> {
+        until("an empty queue", async || Ok(self.owed().await? == 0)).await
+    }
+
+    /// Throws away what waits.
+    pub(crate) async fn discard(&self) -> Result<()> {
+        match self {
+            Self::Posthorn(posthorn) => posthorn.discard().await,
+            Self::Postfix(postfix) => postfix.discard().await,
+        }
+    }
+
+    /// The arrivals in a mailbox from now on.
+    pub(crate) async fn watch(&self, mailbox: &str) -> Result<mpsc::UnboundedReceiver<Arrival>> {
+        match self {
+            Self::Posthorn(posthorn) => posthorn.watch(mailbox).await,
+            Self::Postfix(postfix) => postfix.watch(mailbox),
+        }
+    }
+
+    /// Waits until it has written down what it was told, and rests.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        tokio::task::spawn_blocking(rustix::fs::sync).await?;
+        let used = || anyhow::Ok(self.cpu()?.values().sum::<f64>());
+        let mut before = used()?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = used()?;
+            // A twentieth of a processor: what an idle server uses now and then. It need not ever be so quiet.
+            if now - before < 0.025 || Instant::now() > deadline {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+}
+
+/// Asks every few milliseconds until it is so.
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await? {
+        if Instant::now() > deadline {
+            bail!("gave up waiting for {what} after {PATIENCE:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    Ok(())
+}
