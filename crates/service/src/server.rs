@@ -10,13 +10,17 @@ use axum::routing::get;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-use crate::{Error, Process, trace};
+use crate::{Error, Process, calls, trace};
+
+/// How long the peers have to take leave once no call is under way. One whose host is gone never does.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where a service listens.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,7 +68,8 @@ impl Grpc {
         let grpc = bind(listen.grpc).await?;
         let http = bind(listen.http).await?;
         let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-        let routes = self.with_health_and_reflection(process)?;
+        let calls = TaskTracker::new();
+        let routes = self.with_health_and_reflection(process, &calls)?;
         let server = tonic::transport::Server::builder()
             .trace_fn(trace::server_span)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -81,15 +86,16 @@ impl Grpc {
         tracing::info!(grpc = %listen.grpc, http = %listen.http, "listening");
         let late = async {
             process.shutdown.cancelled().await;
-            tokio::time::sleep(listen.drain).await;
+            if tokio::time::timeout(listen.drain, ended(&calls)).await.is_err() {
+                let open = calls.len();
+                tracing::warn!(open, drain = ?listen.drain, "calls were still open at the end of the drain time");
+            }
+            Ok(())
         };
         let served = async {
             tokio::select! {
                 served = server => served.map_err(Error::fatal),
-                () = late => {
-                    tracing::warn!(drain = ?listen.drain, "calls were still open at the end of the drain time");
-                    Ok(())
-                }
+                late = late => late,
             }
         };
         // Health and metrics are answered until the last call has ended.
@@ -102,7 +108,12 @@ impl Grpc {
         served.and(http_served)
     }
 
-    fn with_health_and_reflection(mut self, process: &Process) -> Result<tonic::service::Routes, Error> {
+    /// Calls to what is added here are not counted: those who watch a service's health do so to its end.
+    fn with_health_and_reflection(
+        mut self,
+        process: &Process,
+        calls: &TaskTracker,
+    ) -> Result<tonic::service::Routes, Error> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut ready = process.ready.watch();
         let names = std::mem::take(&mut self.names);
@@ -132,8 +143,20 @@ impl Grpc {
         // Common clients still ask v1alpha.
         let v1 = reflection().build_v1().map_err(Error::fatal)?;
         let v1alpha = reflection().build_v1alpha().map_err(Error::fatal)?;
-        self.routes.add_service(health).add_service(v1).add_service(v1alpha);
-        Ok(self.routes.routes())
+        let ours = calls::count(self.routes.routes().into_axum_router(), calls);
+        Ok(tonic::service::Routes::from(ours).add_service(health).add_service(v1).add_service(v1alpha))
+    }
+}
+
+/// Returns when no call has been under way for long enough to take leave.
+async fn ended(calls: &TaskTracker) {
+    calls.close();
+    loop {
+        calls.wait().await;
+        tokio::time::sleep(FAREWELL).await;
+        if calls.is_empty() {
+            return;
+        }
     }
 }
 
