@@ -6,6 +6,7 @@ use std::time::Duration;
 use posthorn_api::work::v1::{Batch, WorkResponse, work_response::Response};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::hub::Hub;
@@ -27,6 +28,8 @@ pub(crate) struct Worker {
     /// Batches that it has been given and not reported whole.
     pub(crate) given: Mutex<Vec<Token>>,
     pub(crate) out: mpsc::Sender<Result<WorkResponse, Status>>,
+    /// It has ended its side: it wants nothing more.
+    pub(crate) gone: CancellationToken,
 }
 
 /// Gives the worker batches until its stream ends or the service is to stop.
@@ -35,16 +38,13 @@ pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
     let mut first_partition = 0;
     loop {
         let credit = tokio::select! {
+            biased;
+            () = over(&hub, &worker) => return,
             credit = worker.credits.acquire() => credit,
-            () = worker.out.closed() => return,
-            () = hub.shutdown.cancelled() => return,
         };
         let Ok(credit) = credit else { return };
-        let batch = tokio::select! {
-            batch = next_batch(&hub, &worker, &mut wake, &mut first_partition) => batch,
-            () = worker.out.closed() => return,
-            () = hub.shutdown.cancelled() => return,
-        };
+        let batch = next_batch(&hub, &worker, &mut wake, &mut first_partition).await;
+        let Some(batch) = batch else { return };
         credit.forget();
         let response = WorkResponse { response: Some(Response::Batch(batch)) };
         if worker.out.send(Ok(response)).await.is_err() {
@@ -53,39 +53,57 @@ pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
     }
 }
 
-/// The next batch, whenever there is one.
+async fn unless_over(hub: &Hub, worker: &Worker, pause: impl Future<Output = ()>) -> Option<()> {
+    tokio::select! {
+        () = pause => Some(()),
+        () = over(hub, worker) => None,
+    }
+}
+
+/// Ends when no more is to be given to the worker.
+async fn over(hub: &Hub, worker: &Worker) {
+    tokio::select! {
+        () = worker.out.closed() => {}
+        () = worker.gone.cancelled() => {}
+        () = hub.shutdown.cancelled() => {}
+    }
+}
+
+/// The next batch, whenever there is one; `None` when no more is to be given. Only its pauses are broken off: what has
+/// just been leased would be nobody's until the lease ends.
 async fn next_batch(
     hub: &Hub,
     worker: &Worker,
     wake: &mut watch::Receiver<()>,
     first_partition: &mut u16,
-) -> Batch {
+) -> Option<Batch> {
     let mut pause = Duration::from_millis(50);
     loop {
         // Marked as seen before looking: what comes between wakes at once.
         wake.borrow_and_update();
         match lease(hub, worker, first_partition).await {
             Ok(Leasing::Batch(leased)) => match give(hub, worker, leased).await {
-                Ok(Some(batch)) => return batch,
+                Ok(Some(batch)) => return Some(batch),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, worker = worker.name, "work could not be read, trying again in {pause:?}");
-                    tokio::time::sleep(pause).await;
+                    unless_over(hub, worker, tokio::time::sleep(pause)).await?;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
             },
             Ok(Leasing::Nothing(next)) => {
                 pause = Duration::from_millis(50);
-                wait(wake, next).await;
+                unless_over(hub, worker, wait(wake, next)).await?;
             }
             Ok(Leasing::Empty) => {
                 hub.recover.notify_one();
                 // Whoever fills it wakes all.
-                wait(wake, Some(OffsetDateTime::now_utc() + Duration::from_secs(1))).await;
+                let next = OffsetDateTime::now_utc() + Duration::from_secs(1);
+                unless_over(hub, worker, wait(wake, Some(next))).await?;
             }
             Err(error) => {
                 hub.redis_failed(&error);
-                tokio::time::sleep(pause).await;
+                unless_over(hub, worker, tokio::time::sleep(pause)).await?;
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
         }

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::dispatch::{self, Worker};
@@ -70,6 +71,7 @@ fn read_hello(
         credits: Semaphore::new(0),
         given: Mutex::new(Vec::new()),
         out,
+        gone: CancellationToken::new(),
     })
 }
 
@@ -109,7 +111,7 @@ impl Stream {
             while tasks.try_join_next().is_some() {}
         };
         goodbye.abort();
-        self.worker.credits.close();
+        self.worker.gone.cancel();
         // What was reported is recorded, also when nobody waits for the word any more.
         while tasks.join_next().await.is_some() {}
         dispatch::orphan(&self.hub, &self.worker).await;

@@ -51,6 +51,18 @@ async fn work_of_a_broken_stream_is_given_to_another_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_takes_its_leave_is_let_go_at_once() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let worker = queue.worker(WorkKind::Local, 1, 10).await;
+    let mut responses = worker.responses;
+    drop(worker.requests);
+    let end = tokio::time::timeout(LIMIT, responses.message()).await;
+    assert_eq!(end.expect("the stream ends").expect("it ends well"), None);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_that_forgot_everything_is_filled_and_outcomes_count() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[]).await;
