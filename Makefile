@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 DATA  ?= .posthorn
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
@@ -18,7 +20,7 @@ build: ## Build the release binary
 	$(CARGO) build --release --bin posthorn
 
 image: ## Build the container image of all services
-	docker build -f deploy/Dockerfile -t posthorn:local .
+	docker build -f deploy/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t posthorn:local .
 
 compose-up: image ## Start everything in containers, with example.test, alice and bob
 	$(COMPOSE) --profile tools up -d --no-build
