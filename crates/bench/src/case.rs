@@ -1,6 +1,7 @@
 //! The cases: what is sent, and when it is done.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -62,6 +63,8 @@ pub(crate) struct Amount {
     pub(crate) size: usize,
     pub(crate) keep: bool,
     pub(crate) pipelining: bool,
+    /// Other doors than the server's own.
+    pub(crate) doors: Option<Vec<SocketAddr>>,
 }
 
 /// What is around the servers.
@@ -90,10 +93,11 @@ pub(crate) struct Measured {
 }
 
 /// What came of the messages of a run.
-struct Done {
+#[derive(Debug)]
+pub(crate) struct Done {
     messages: u64,
     bytes: u64,
-    took: Duration,
+    pub(crate) took: Duration,
     latency: Histogram<u64>,
 }
 
@@ -107,6 +111,11 @@ impl Done {
         let bytes = load.messages * load.size as u64;
         Self { messages: load.messages, bytes, took: end - sent.began, latency: sent.latency }
     }
+}
+
+/// The name of a case or trial as on the command line.
+pub(crate) fn name(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Runs a case against a server.
@@ -133,7 +142,7 @@ pub(crate) async fn measure(
 }
 
 async fn run(case: Case, server: &Server, amount: &Amount, around: &Surroundings) -> Result<Done> {
-    let Amount { messages, sessions, size, keep, pipelining } = *amount;
+    let Amount { messages, sessions, size, keep, pipelining, .. } = *amount;
     let mut load = Load::new(server.open_door(), sessions, messages, size);
     (load.keep, load.pipelining) = (keep, pipelining);
     load.mailboxes = around.mailboxes[..1].to_vec();
@@ -151,7 +160,12 @@ async fn run(case: Case, server: &Server, amount: &Amount, around: &Surroundings
         }
         Case::Relayed => {
             load.mailboxes = vec!["somebody@sink.test".to_owned()];
-            relay(&around.sink, load).await
+            let want = around.sink.taken() + messages;
+            let done = relay(&around.sink, load).await?;
+            server.finished().await?;
+            let taken = around.sink.taken();
+            ensure!(taken == want, "the sink has taken {taken} messages, not {want}");
+            Ok(done)
         }
         Case::Submit => {
             let Server::Posthorn(posthorn) = server else { anyhow::bail!("only Posthorn has Submit") };
@@ -179,7 +193,7 @@ async fn run(case: Case, server: &Server, amount: &Amount, around: &Surroundings
 
 /// Until the last message is in its mailbox. Counts the messages of one mailbox; where there are many, waits until the
 /// server owes nothing, which is a little later, and counts then.
-async fn deliver(server: &Server, load: Load) -> Result<Done> {
+pub(crate) async fn deliver(server: &Server, load: Load) -> Result<Done> {
     let mailboxes = load.mailboxes.clone();
     let want = server.delivered(&mailboxes).await? + load.messages * load.recipients as u64;
     let sent = source::send(load.clone()).await?;
@@ -195,7 +209,7 @@ async fn deliver(server: &Server, load: Load) -> Result<Done> {
 }
 
 /// Until the last message is in the sink.
-async fn relay(sink: &Sink, load: Load) -> Result<Done> {
+pub(crate) async fn relay(sink: &Sink, load: Load) -> Result<Done> {
     let mut sink = sink.clone();
     let want = sink.taken() + load.messages;
     let sent = source::send(load.clone()).await?;

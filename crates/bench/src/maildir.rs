@@ -11,7 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::sync::mpsc;
 
 use crate::letter::number_in;
-use crate::posthorn::Arrival;
+use crate::server::Arrival;
 
 /// How many messages lie in `new` of a maildir.
 pub(crate) fn count(maildir: &Path) -> u64 {

@@ -11,6 +11,7 @@ mod run;
 mod server;
 mod sink;
 mod source;
+mod trial;
 mod valve;
 
 use std::io::Write as _;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use crate::maildir;
-use crate::posthorn::Arrival;
+use crate::server::Arrival;
 
 /// A running Postfix with configuration, queue and maildirs of its own; stops when dropped.
 #[derive(Debug)]

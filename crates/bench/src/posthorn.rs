@@ -1,54 +1,52 @@
 //! A Posthorn to be measured: `posthorn dev --processes` on stores of its own, with fsync.
 
+mod calls;
+mod fill;
+mod replica;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use posthorn_api::directory::v1::directory_service_client::DirectoryServiceClient;
-use posthorn_api::directory::v1::{Account, CreateAccountRequest, CreateRouteRequest, Route, RouteHost};
-use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
-use posthorn_api::mailbox::v1::watch_response::Change;
-use posthorn_api::mailbox::v1::{ListFoldersRequest, WatchRequest};
-use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
-use posthorn_api::queue::v1::{BounceRequest, Filter, StatsRequest, StatsResponse, Target, target};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::letter::{SENDER, number_of};
 use crate::valve::Valve;
 
 /// A running `posthorn dev`; stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Posthorn {
+    binary: PathBuf,
+    settings: Vec<String>,
     child: Child,
     offset: u16,
-    _data: TempDir,
+    data: TempDir,
     directory: Channel,
     mailboxes: Channel,
     queue: Channel,
     valve: Option<Valve>,
 }
 
-/// An arrival in a mailbox: the message's number, and when it was seen.
-pub(crate) type Arrival = (u64, Instant);
-
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Posthorn {
-    /// Starts one in a directory of its own below `dir`; with a valve between router and queue if it is to be held.
-    pub(crate) async fn start(binary: &Path, dir: &Path, with_valve: bool) -> Result<Self> {
+    /// Starts one in a directory of its own below `dir`, with these settings (`key=value`); with a valve between router
+    /// and queue if it is to be held.
+    pub(crate) async fn start(
+        binary: &Path,
+        dir: &Path,
+        mut settings: Vec<String>,
+        with_valve: bool,
+    ) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("posthorn-").tempdir_in(dir)?;
         let offset = free_offset()?;
-        let mut settings = Vec::new();
         let valve = if with_valve {
             let valve = Valve::open((Ipv4Addr::LOCALHOST, 7002 + offset).into()).await?;
             settings.push(format!("router.queue=\"http://{}\"", valve.address()));
@@ -61,7 +59,8 @@ impl Posthorn {
             Ok(Endpoint::from_shared(format!("http://127.0.0.1:{}", port + offset))?.connect_lazy())
         };
         let (directory, mailboxes, queue) = (channel(7003)?, channel(7004)?, channel(7002)?);
-        Ok(Self { child, offset, _data: data, directory, mailboxes, queue, valve })
+        let binary = binary.to_owned();
+        Ok(Self { binary, settings, child, offset, data, directory, mailboxes, queue, valve })
     }
 
     /// Lets nothing that is accepted from now on move.
@@ -71,12 +70,12 @@ impl Posthorn {
 
     /// Where messages are handed in by SMTP.
     pub(crate) fn smtp(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, 2525 + self.offset).into()
+        (Ipv4Addr::LOCALHOST, self.port(2525)).into()
     }
 
     /// Where they are handed in by gRPC.
     pub(crate) fn submission(&self) -> String {
-        format!("http://127.0.0.1:{}", 7001 + self.offset)
+        format!("http://127.0.0.1:{}", self.port(7001))
     }
 
     /// The process that all others descend from.
@@ -85,83 +84,9 @@ impl Posthorn {
         self.child.id().unwrap_or_default()
     }
 
-    /// Makes these accounts.
-    pub(crate) async fn create_accounts(&self, addresses: &[String]) -> Result<()> {
-        let create = |address: &String| {
-            let mut directory = DirectoryServiceClient::new(self.directory.clone());
-            let account = Account { address: address.clone(), ..Default::default() };
-            async move {
-                let request = CreateAccountRequest { account: Some(account), password: String::new() };
-                directory.create_account(request).await
-            }
-        };
-        stream::iter(addresses.iter().map(create)).buffer_unordered(16).try_collect::<Vec<_>>().await?;
-        Ok(())
-    }
-
-    /// Sends a domain's mail to one server.
-    pub(crate) async fn create_route(&self, domain: &str, to: SocketAddr) -> Result<()> {
-        let host = RouteHost { host: to.ip().to_string(), port: to.port().into() };
-        let route = Route { domain: domain.to_owned(), hosts: vec![host] };
-        let mut directory = DirectoryServiceClient::new(self.directory.clone());
-        directory.create_route(CreateRouteRequest { route: Some(route) }).await?;
-        Ok(())
-    }
-
-    /// How many messages the INBOX of each of these mailboxes holds, together.
-    pub(crate) async fn delivered(&self, mailboxes: &[String]) -> Result<u64> {
-        let counts = mailboxes.iter().map(|mailbox| {
-            let mut client = MailboxServiceClient::new(self.mailboxes.clone());
-            async move {
-                let request = ListFoldersRequest { mailbox: mailbox.clone() };
-                let folders = client.list_folders(request).await?.into_inner().folders;
-                let inbox = folders.iter().find(|folder| folder.name == "INBOX");
-                anyhow::Ok(inbox.map_or(0, |folder| u64::from(folder.messages)))
-            }
-        });
-        let counts: Vec<u64> = stream::iter(counts).buffer_unordered(16).try_collect().await?;
-        Ok(counts.iter().sum())
-    }
-
-    /// Messages of which something is still owed.
-    pub(crate) async fn owed(&self) -> Result<u64> {
-        Ok(self.stats().await?.messages)
-    }
-
-    /// What waits, in numbers.
-    pub(crate) async fn stats(&self) -> Result<StatsResponse> {
-        let mut queue = QueueServiceClient::new(self.queue.clone());
-        Ok(queue.stats(StatsRequest::default()).await?.into_inner())
-    }
-
-    /// Throws away what waits, telling nobody.
-    pub(crate) async fn discard(&self) -> Result<()> {
-        let filter = Filter { sender: SENDER.to_owned(), ..Default::default() };
-        let target = Some(Target { target: Some(target::Target::Filter(filter)) });
-        let request = BounceRequest { target, silent: true, reason: "measured".to_owned() };
-        QueueServiceClient::new(self.queue.clone()).bounce(request).await?;
-        Ok(())
-    }
-
-    /// The arrivals in a mailbox from now on.
-    pub(crate) async fn watch(&self, mailbox: &str) -> Result<mpsc::UnboundedReceiver<Arrival>> {
-        let request = WatchRequest { mailbox: mailbox.to_owned(), ..Default::default() };
-        let mut client = MailboxServiceClient::new(self.mailboxes.clone());
-        let mut changes = client.watch(request).await?.into_inner();
-        let started = changes.message().await?.context("the watch ended")?;
-        ensure!(matches!(started.change, Some(Change::Started(_))), "a watch begins with Started");
-        let (sender, arrivals) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok(Some(response)) = changes.message().await {
-                if let Some(Change::Message(summary)) = response.change
-                    && let Some(number) = number_of(&summary.subject)
-                    && sender.send((number, Instant::now())).is_err()
-                {
-                    return;
-                }
-            }
-        });
-        Ok(arrivals)
+    /// A port of the design's table in this instance.
+    pub(crate) fn port(&self, port: u16) -> u16 {
+        port + self.offset
     }
 }
 

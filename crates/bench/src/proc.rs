@@ -104,6 +104,15 @@ pub(crate) fn memory(root: u32) -> Result<Memory> {
     Ok(memory)
 }
 
+/// The most memory that each process of the tree ever had resident (VmHWM), by what it is.
+pub(crate) fn peak(root: u32) -> Result<Memory> {
+    let mut memory = Memory::new();
+    for stat in tree(root)? {
+        *memory.entry(role(&stat)).or_default() += field(stat.pid, "status", "VmHWM:");
+    }
+    Ok(memory)
+}
+
 /// A size in kB from a file of a process, in bytes; 0 when it has ended.
 fn field(pid: u32, file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -157,5 +166,6 @@ mod tests {
         let pid = std::process::id();
         assert_eq!(cpu(pid).unwrap().len(), 1);
         assert!(memory(pid).unwrap().values().sum::<u64>() > 100_000);
+        assert!(peak(pid).unwrap().values().sum::<u64>() > 100_000);
     }
 }

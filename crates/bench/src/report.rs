@@ -7,7 +7,8 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::case::{Case, Measured};
+use crate::case::{Case, Measured, name};
+use crate::trial::Finding;
 
 /// All runs of a case against a server, put together.
 #[derive(Debug, Serialize)]
@@ -127,12 +128,6 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// The name of a case as on the command line.
-pub(crate) fn name(case: Case) -> String {
-    use clap::ValueEnum as _;
-    case.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
 /// All rows, and below them Posthorn's ratios to its peers.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
@@ -209,6 +204,7 @@ pub(crate) struct Report<'a> {
     pub(crate) machine: String,
     pub(crate) settings: BTreeMap<&'static str, String>,
     pub(crate) rows: &'a [Row],
+    pub(crate) findings: &'a [Finding],
 }
 
 impl Report<'_> {

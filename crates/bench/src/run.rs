@@ -1,7 +1,7 @@
 //! `posthorn-bench run`: starts the servers, takes them by turns, and reports.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use time::OffsetDateTime;
@@ -14,6 +14,7 @@ use crate::report::{self, Report, Row};
 use crate::say;
 use crate::server::Server;
 use crate::sink::{Manner, Sink};
+use crate::trial::{self, Finding, Setting, Trial, Waiting};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,6 +24,11 @@ pub(crate) struct Args {
     /// Only these cases
     #[arg(long, value_delimiter = ',')]
     cases: Vec<Case>,
+    /// Only these trials
+    #[arg(long, value_delimiter = ',')]
+    trials: Vec<Trial>,
+    #[command(flatten)]
+    waiting: Waiting,
     /// How often each case is run against each server, by turns
     #[arg(long, default_value_t = 2)]
     rounds: usize,
@@ -54,66 +60,117 @@ pub(crate) struct Args {
 
 const MAILBOXES: usize = 1000;
 
-/// Measures all cases and reports.
+/// Measures all cases and trials, or those that are named, and reports.
 pub(crate) async fn run(args: Args) -> Result<()> {
     std::fs::create_dir_all(&args.dir).with_context(|| format!("creating {}", args.dir.display()))?;
     let dir = args.dir.canonicalize()?;
-    let cases = if args.cases.is_empty() { Case::ALL.to_vec() } else { args.cases.clone() };
     let around = Surroundings {
         mailboxes: (0..MAILBOXES).map(|n| format!("box{n}@example.test")).collect(),
         sink: Sink::start(Manner::Takes).await?,
     };
-    let mut servers = vec![Server::Posthorn(posthorn(&args, &dir, &around, false).await?)];
-    let held = match cases.contains(&Case::Accepted) {
-        true => Some(Server::Posthorn(posthorn(&args, &dir, &around, true).await?)),
-        false => None,
-    };
-    if args.peers {
-        let routes = [("sink.test", around.sink.address())];
-        servers.push(Server::Postfix(Postfix::start(&dir, &around.mailboxes, &routes).await?));
-        say(&format!("Postfix' settings:\n{}", postfix::SETTINGS))?;
-    }
     let amount = Amount {
         messages: args.messages,
         sessions: args.sessions,
         size: args.size,
         keep: args.keep,
         pipelining: args.pipelining,
+        doors: None,
     };
+    let (cases, trials) = match (&args.cases[..], &args.trials[..]) {
+        ([], []) => (&Case::ALL[..], &Trial::ALL[..]),
+        named => named,
+    };
+    let rows = measure(&args, cases, &dir, &amount, &around).await?;
+    if !rows.is_empty() {
+        say(&format!("\n{}", report::table(&rows)))?;
+    }
+    let findings = try_out(&args, trials, &dir, &amount, &around).await?;
+    write(&args, &rows, &findings)
+}
+
+async fn measure(
+    args: &Args,
+    cases: &[Case],
+    dir: &Path,
+    amount: &Amount,
+    around: &Surroundings,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for case in cases {
+    if cases.is_empty() {
+        return Ok(rows);
+    }
+    let servers = servers(args, dir, around).await?;
+    let held = match cases.contains(&Case::Accepted) {
+        true => Some(Server::Posthorn(posthorn(args, dir, around, Vec::new(), true).await?)),
+        false => None,
+    };
+    for &case in cases {
         let mut rounds: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
         for _ in 0..args.rounds {
             for (server, rounds) in servers.iter().zip(&mut rounds) {
-                let (server, is_peer) = match (server, &held) {
-                    (Server::Posthorn(_), Some(held)) if case == Case::Accepted => (held, false),
-                    (Server::Posthorn(_), _) => (server, false),
-                    (Server::Postfix(_), _) => (server, true),
-                };
-                if !is_peer || case.is_for_peers() {
-                    let measured = case::measure(case, server, &amount, &around);
-                    let failed = || format!("{} of {}", report::name(case), server.name());
-                    rounds.push(measured.await.with_context(failed)?);
+                if server.is_peer() && !case.is_for_peers() {
+                    continue;
                 }
+                let server =
+                    held.as_ref().filter(|_| case == Case::Accepted && !server.is_peer()).unwrap_or(server);
+                let measured = case::measure(case, server, amount, around).await;
+                rounds.push(measured.with_context(|| format!("{} of {}", case::name(case), server.name()))?);
             }
         }
         for (server, rounds) in servers.iter().zip(&rounds) {
             rows.extend(Row::new(case, server.name(), rounds));
         }
-        say(&format!("measured {}", report::name(case)))?;
+        say(&format!("measured {}", case::name(case)))?;
     }
-    say(&format!("\n{}", report::table(&rows)))?;
-    write(&args, &rows)
+    Ok(rows)
 }
 
-async fn posthorn(args: &Args, dir: &std::path::Path, around: &Surroundings, held: bool) -> Result<Posthorn> {
-    let posthorn = Posthorn::start(&args.posthorn, dir, held).await?;
+async fn servers(args: &Args, dir: &Path, around: &Surroundings) -> Result<Vec<Server>> {
+    let mut servers = vec![Server::Posthorn(posthorn(args, dir, around, Vec::new(), false).await?)];
+    if args.peers {
+        let routes = [("sink.test", around.sink.address())];
+        servers.push(Server::Postfix(Postfix::start(dir, &around.mailboxes, &routes).await?));
+        say(&format!("Postfix' settings:\n{}", postfix::SETTINGS))?;
+    }
+    Ok(servers)
+}
+
+async fn try_out(
+    args: &Args,
+    trials: &[Trial],
+    dir: &Path,
+    amount: &Amount,
+    around: &Surroundings,
+) -> Result<Vec<Finding>> {
+    let setting = Setting { amount, around, waiting: args.waiting, rounds: args.rounds };
+    let mut findings = Vec::new();
+    for &trial in trials {
+        let posthorn = posthorn(args, dir, around, trial::settings(trial), false).await?;
+        let found = trial::run(trial, &Server::Posthorn(posthorn), &setting)
+            .await
+            .with_context(|| case::name(trial))?;
+        for finding in &found {
+            say(&finding.line())?;
+        }
+        findings.extend(found);
+    }
+    Ok(findings)
+}
+
+async fn posthorn(
+    args: &Args,
+    dir: &Path,
+    around: &Surroundings,
+    settings: Vec<String>,
+    held: bool,
+) -> Result<Posthorn> {
+    let posthorn = Posthorn::start(&args.posthorn, dir, settings, held).await?;
     posthorn.create_accounts(&around.mailboxes).await?;
     posthorn.create_route("sink.test", around.sink.address()).await?;
     Ok(posthorn)
 }
 
-fn write(args: &Args, rows: &[Row]) -> Result<()> {
+fn write(args: &Args, rows: &[Row], findings: &[Finding]) -> Result<()> {
     let mut settings = BTreeMap::from([
         ("sessions", args.sessions.to_string()),
         ("size", args.size.to_string()),
@@ -125,7 +182,7 @@ fn write(args: &Args, rows: &[Row]) -> Result<()> {
         settings.insert("postfix", postfix::SETTINGS.to_owned());
     }
     let at = OffsetDateTime::now_utc().format(&Rfc3339)?;
-    let report = Report { at, machine: machine(), settings, rows };
+    let report = Report { at, machine: machine(), settings, rows, findings };
     std::fs::write(&args.json, report.json()?).with_context(|| format!("writing {}", args.json.display()))?;
     say(&format!("\nwritten to {}", args.json.display()))
 }

@@ -7,9 +7,12 @@ use anyhow::{Result, bail};
 use tokio::sync::mpsc;
 
 use crate::postfix::Postfix;
-use crate::posthorn::{Arrival, Posthorn};
+use crate::posthorn::Posthorn;
 use crate::proc::{self, Cpu, Memory};
 use crate::source::Door;
+
+/// An arrival in a mailbox: the message's number, and when it was seen.
+pub(crate) type Arrival = (u64, Instant);
 
 /// A running server.
 #[derive(Debug)]
@@ -27,6 +30,11 @@ impl Server {
             Self::Posthorn(_) => "posthorn",
             Self::Postfix(_) => "postfix",
         }
+    }
+
+    /// Whether it is not ours.
+    pub(crate) fn is_peer(&self) -> bool {
+        !matches!(self, Self::Posthorn(_))
     }
 
     fn root(&self) -> u32 {

@@ -1,6 +1,7 @@
 //! A receiving server that does as little as one can: takes every message, and counts.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::{Buf as _, BytesMut};
@@ -13,6 +14,8 @@ use tokio::sync::watch;
 pub(crate) enum Manner {
     /// Answers at once.
     Takes,
+    /// Thinks so long before it answers the final dot.
+    Slow(Duration),
     /// Accepts connections and says nothing.
     Hangs,
 }
@@ -74,6 +77,9 @@ async fn serve(mut client: TcpStream, manner: Manner, count: &watch::Sender<u64>
         let mut replies = Vec::new();
         let dots = session.take(&mut input, &mut replies);
         if dots > 0 {
+            if let Manner::Slow(pause) = manner {
+                tokio::time::sleep(pause).await;
+            }
             count.send_modify(|taken| *taken += dots);
         }
         if !replies.is_empty() {
