@@ -40,6 +40,12 @@ fn retryable(code: Code, reason: &'static str, message: impl Into<String>, retry
     Status::with_error_details(code, message, details)
 }
 
+/// The reason that the callee itself gave; what the transport makes of a broken connection has none.
+pub fn reason(status: &Status) -> Option<String> {
+    let info = status.get_error_details().error_info()?.clone();
+    (info.domain == DOMAIN).then_some(info.reason)
+}
+
 /// Whether the callee says, or the lack of one means, that the same call may succeed later.
 pub fn is_temporary(status: &Status) -> bool {
     matches!(
@@ -63,6 +69,12 @@ mod tests {
         assert_eq!(status.message(), "envelope.sender: the address has no domain");
         let details = status.get_error_details();
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "envelope.sender");
+    }
+
+    #[test]
+    fn only_the_callee_gives_a_reason() {
+        assert_eq!(reason(&status(Code::Unknown, "WHY", "text")).as_deref(), Some("WHY"));
+        assert_eq!(reason(&Status::unavailable("tcp connect error")), None);
     }
 
     #[test]

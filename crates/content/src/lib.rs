@@ -5,7 +5,7 @@ mod release;
 mod write;
 
 pub use read::{read, read_many, read_prefix, read_prefixes, read_range, read_whole};
-pub use release::{Released, delete, keep, lock_released, release, released_before, unrelease};
+pub use release::{Released, delete, keep, lock, lock_released, release, released_before, unrelease};
 pub use write::{Upload, insert};
 
 /// The size of every chunk but a content's last, in bytes.

@@ -41,6 +41,15 @@ pub async fn unrelease(connection: &mut PgConnection, id: MessageId) -> sqlx::Re
     Ok(done.rows_affected() > 0)
 }
 
+/// Holds a content's place on the list of the released until the transaction ends; `false` when it has none (any more).
+pub async fn lock(connection: &mut PgConnection, id: MessageId) -> sqlx::Result<bool> {
+    let row = sqlx::query("SELECT FROM content.released WHERE content_id = $1 FOR UPDATE")
+        .bind(id.uuid())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Takes contents off the list of the released that turned out to have holders.
 pub async fn keep(connection: &mut PgConnection, ids: &[MessageId]) -> sqlx::Result<()> {
     sqlx::query("DELETE FROM content.released WHERE content_id = ANY($1)")

@@ -2,6 +2,12 @@
 //!
 //! Small ones go together: a few calls are under way at most, and whatever arrives meanwhile goes into the next one
 //! (R7). Nothing waits for a timer: a message that finds a call free leaves at once.
+//!
+//! A message whose answer is lost may be kept or not. It is handed over again under the same id, by which the queue
+//! knows it; only when that comes to nothing, too, is it [`NotKept::Unknown`].
+
+mod call;
+mod failure;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +18,15 @@ use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
 use posthorn_mail::{EnhancedStatus, MessageId, Status};
 use posthorn_service::Channel;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::MESSAGE_LIMIT;
 use crate::config::{Handover as Settings, octets};
 use crate::upload::Upload;
+
+use call::Caller;
+pub(crate) use call::answer_of;
+pub(crate) use failure::{Failure, failure};
 
 /// The queue has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +48,18 @@ pub(crate) enum NotKept {
     KeyConflict,
     /// It has no room.
     Full,
-    /// It did not answer.
+    /// It is away, or says that its store is.
     Away,
+    /// It was given the message and never said what became of it.
+    Unknown,
 }
 
 impl NotKept {
-    /// What an SMTP client is told.
-    pub(crate) fn status(self) -> Status {
-        match self {
+    /// What an SMTP client is told; `None`: neither yes nor no would be true, so the connection is closed in silence,
+    /// after which a client knows as little as we do (RFC 5321 §4.5.4.1: it tries again).
+    pub(crate) fn status(self) -> Option<Status> {
+        Some(match self {
+            Self::Unknown => return None,
             Self::Refused(status) => status,
             Self::NoFrom => Status::new(554, EnhancedStatus::new(5, 6, 0), "The message has no From"),
             Self::Full => {
@@ -56,7 +71,7 @@ impl NotKept {
                 EnhancedStatus::new(4, 3, 0),
                 "The message could not be queued, try again later",
             ),
-        }
+        })
     }
 }
 
@@ -74,8 +89,10 @@ pub(crate) struct Handover {
 struct Waiting {
     item: wire::AcceptItem,
     answer: oneshot::Sender<Result<Kept, NotKept>>,
+    /// Until when it is handed over again.
+    until: Instant,
     /// Its part of what may wait; given back when it is answered.
-    room: OwnedSemaphorePermit,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Handover {
@@ -89,7 +106,6 @@ impl Handover {
         for _ in 0..settings.calls.max(1) {
             let caller = Caller {
                 queue: queue.clone(),
-                timeout: settings.timeout,
                 messages: settings.batch_messages.max(1),
                 size: octets(settings.batch_size),
             };
@@ -103,97 +119,21 @@ impl Handover {
     pub(crate) async fn accept(&self, start: wire::AcceptStart, content: Bytes) -> Result<Kept, NotKept> {
         // An empty message takes room too. No setting makes a message larger than the room's 4 GiB of permits.
         let size = u32::try_from(content.len()).unwrap_or(u32::MAX).max(1);
-        let room = tokio::time::timeout(self.timeout, Arc::clone(&self.room).acquire_many_owned(size));
+        let until = Instant::now() + self.timeout;
+        let room = tokio::time::timeout_at(until, Arc::clone(&self.room).acquire_many_owned(size));
         let Ok(Ok(room)) = room.await else { return Err(NotKept::Full) };
         let (answer, answered) = oneshot::channel();
         let item = wire::AcceptItem { start: Some(start), content };
-        if self.calls.send(Waiting { item, answer, room }).await.is_err() {
+        if self.calls.send(Waiting { item, answer, until, _room: room }).await.is_err() {
             return Err(NotKept::Away);
         }
-        answered.await.unwrap_or(Err(NotKept::Away))
+        answered.await.unwrap_or(Err(NotKept::Unknown))
     }
 
     /// Begins to hand over a large message while it still comes in.
     pub(crate) fn upload(&self, start: wire::AcceptStart) -> Upload {
         Upload::start(self.queue.clone(), self.timeout, start)
     }
-}
-
-/// One of the calls that may be under way.
-struct Caller {
-    queue: SpoolServiceClient<Channel>,
-    timeout: Duration,
-    messages: usize,
-    size: usize,
-}
-
-impl Caller {
-    async fn run(mut self, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-        while let Some(batch) = self.gather(&waiting).await {
-            self.call(batch).await;
-        }
-    }
-
-    /// The next message, and all that wait behind it. The lock is held while there is none: the other callers that
-    /// are free then wait for it, and the first message takes just one of them.
-    async fn gather(&self, waiting: &Mutex<mpsc::Receiver<Waiting>>) -> Option<Vec<Waiting>> {
-        let mut waiting = waiting.lock().await;
-        let first = waiting.recv().await?;
-        let mut size = first.item.content.len();
-        let mut batch = vec![first];
-        while batch.len() < self.messages && size < self.size {
-            let Ok(next) = waiting.try_recv() else { break };
-            size += next.item.content.len();
-            batch.push(next);
-        }
-        Some(batch)
-    }
-
-    async fn call(&mut self, batch: Vec<Waiting>) {
-        metrics::histogram!("posthorn_ingress_handover_batch_messages").record(batch.len() as f64);
-        let (items, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|w| (w.item, (w.answer, w.room))).unzip();
-        let asked = items.len();
-        let call = self.queue.accept(wire::AcceptRequest { items });
-        let called = tokio::time::timeout(self.timeout, call).await;
-        let results = match called {
-            Ok(Ok(response)) if response.get_ref().results.len() == asked => {
-                response.into_inner().results.into_iter().map(answer_of).collect()
-            }
-            Ok(Ok(_)) => {
-                tracing::error!("the queue answered for another number of messages");
-                vec![Err(NotKept::Away); asked]
-            }
-            Ok(Err(status)) => vec![Err(not_kept(&status)); asked],
-            Err(_) => vec![Err(not_kept(&tonic::Status::deadline_exceeded("no answer in time"))); asked],
-        };
-        for ((answer, room), result) in answers.into_iter().zip(results) {
-            // The session may have been cut off meanwhile; the queue has the message all the same.
-            let _ = answer.send(result);
-            drop(room);
-        }
-    }
-}
-
-/// What an answer means.
-pub(crate) fn answer_of(result: wire::AcceptResult) -> Result<Kept, NotKept> {
-    use wire::accept_result::Result as Wire;
-    match result.result {
-        Some(Wire::Accepted(_)) => Ok(Kept::New),
-        Some(Wire::Repeated(repeated)) => Ok(Kept::Repeated(repeated.answer)),
-        Some(Wire::KeyConflict(_)) => Err(NotKept::KeyConflict),
-        Some(Wire::Refused(status)) => {
-            Err(status.try_into().map_or_else(|error| not_kept(&error), NotKept::Refused))
-        }
-        None => Err(not_kept(&tonic::Status::internal("the queue answered nothing for a message"))),
-    }
-}
-
-/// What a failed call means for its messages. Logged here, once a call.
-pub(crate) fn not_kept(status: &tonic::Status) -> NotKept {
-    tracing::warn!(code = ?status.code(), reason = status.message(), "the queue takes no messages");
-    metrics::counter!("posthorn_ingress_queue_failures_total").increment(1);
-    if status.code() == tonic::Code::ResourceExhausted { NotKept::Full } else { NotKept::Away }
 }
 
 /// The reply to a message that the queue has.

@@ -247,5 +247,6 @@ fn start(source: &Source, envelope: Envelope, id: MessageId, at: OffsetDateTime)
         received_at: Some(timestamp(at)),
         traceparent: posthorn_service::trace::current_traceparent(),
         idempotency: None,
+        repeated: false,
     }
 }

@@ -50,8 +50,10 @@ impl Door {
                 }
                 Event::End { eight_bit } => {
                     if let Some((message, span)) = message.take() {
-                        let status = self.finish(message, eight_bit).instrument(span).await;
-                        connection.finished(&status);
+                        match self.finish(message, eight_bit).instrument(span).await {
+                            Some(status) => connection.finished(&status),
+                            None => connection.hang_up(),
+                        }
                     }
                 }
                 Event::Abort => message = None,
@@ -81,20 +83,24 @@ impl Door {
         (message, span)
     }
 
-    /// Hands the message over and says what the client is told.
-    async fn finish(&self, message: Incoming, eight_bit: bool) -> Status {
+    /// Hands the message over and says what the client is told; `None`: nothing can be.
+    async fn finish(&self, message: Incoming, eight_bit: bool) -> Option<Status> {
         let (id, size, began) = (message.id(), message.size(), Instant::now());
         let kept = message.finish(eight_bit, Bytes::new(), &self.handover).await;
         metrics::histogram!("posthorn_ingress_handover_seconds").record(began.elapsed().as_secs_f64());
         let status = match kept {
-            Ok(Kept::New | Kept::Repeated(_)) => queued_as(id),
+            Ok(Kept::New | Kept::Repeated(_)) => Some(queued_as(id)),
             Err(reason) => reason.status(),
         };
-        let result = if status.code() < 400 { "accepted" } else { "refused" };
+        let result = match &status {
+            Some(status) if status.code() < 400 => "accepted",
+            Some(_) => "refused",
+            None => "unknown",
+        };
         metrics::counter!("posthorn_ingress_messages_total", "door" => self.name, "result" => result)
             .increment(1);
         metrics::counter!("posthorn_ingress_received_bytes_total", "door" => self.name).increment(size);
-        tracing::info!(message_id = %id, door = self.name, size, %status, "message {result}");
+        tracing::info!(message_id = %id, door = self.name, size, status = status.as_ref().map(ToString::to_string), "message {result}");
         status
     }
 }

@@ -114,6 +114,11 @@ fn refusal(reason: NotKept) -> Status {
             "the idempotency key was used with another request",
         ),
         NotKept::Full => exhausted("QUEUE_FULL", "the queue is full", RETRY_AFTER),
+        NotKept::Unknown => unavailable(
+            "OUTCOME_UNKNOWN",
+            "the queue did not say whether it has kept the message: repeat the call with its idempotency key",
+            RETRY_AFTER,
+        ),
         NotKept::Away => unavailable("QUEUE_AWAY", "the queue does not answer", RETRY_AFTER),
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Incoming {
     pub(crate) traceparent: String,
     pub(crate) key: Option<NewKey>,
     pub(crate) content: Content,
+    /// It was handed in before, and the answer lost.
+    pub(crate) repeated: bool,
 }
 
 /// Where the bytes of a message are.
@@ -62,6 +64,8 @@ pub(crate) enum Answer {
     KeyConflict,
     /// Not taken.
     Refused(Status),
+    /// Kept or not, nobody can say.
+    Unknown,
 }
 
 struct Job {
@@ -91,13 +95,16 @@ impl Accept {
         }
         let mut given = Vec::with_capacity(answers.len());
         for answer in answers {
-            given.push(answer.await.map_err(|_| Unavailable::Stopping)?);
+            given.push(answer.await.unwrap_or(Err(Unavailable::Stopping)));
         }
         // The call fails as a whole only when nothing of it was kept.
-        let failed = || Answer::Refused(try_later());
-        match given.iter().find_map(|answer| answer.as_ref().err()) {
+        let failed = |error: Unavailable| {
+            if error.is_in_doubt() { Answer::Unknown } else { Answer::Refused(try_later()) }
+        };
+        let worst = given.iter().filter_map(|answer| answer.as_ref().err()).max_by_key(|e| e.is_in_doubt());
+        match worst {
             Some(error) if given.iter().all(Result::is_err) => Err(error.clone()),
-            _ => Ok(given.into_iter().map(|answer| answer.unwrap_or_else(|_| failed())).collect()),
+            _ => Ok(given.into_iter().map(|answer| answer.unwrap_or_else(failed)).collect()),
         }
     }
 }
@@ -184,7 +191,9 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     }
 }
 
-async fn write(hub: &Hub, batch: Vec<Job>) {
+async fn write(hub: &Hub, mut batch: Vec<Job>) {
+    // Who no longer waits for the answer hands the message in again: it must not come in behind itself.
+    batch.retain(|job| !job.answer.is_closed());
     let started = std::time::Instant::now();
     let (incoming, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|job| (job.incoming, job.answer)).unzip();
@@ -212,7 +221,7 @@ async fn write(hub: &Hub, batch: Vec<Job>) {
 
 fn refuse(error: &sqlx::Error) -> Unavailable {
     tracing::warn!(%error, "messages could not be stored");
-    Unavailable::store(error)
+    Unavailable::transaction(error)
 }
 
 /// One transaction: R1's commit. Then the messages are scheduled, as best as can be.
@@ -235,7 +244,8 @@ async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<Vec<Answer>> {
     }
     let contents: HashMap<MessageId, &Content> = new.iter().map(|(i, _)| (i.id, &i.content)).collect();
     let new: Vec<NewMessage> = new.into_iter().map(|(_, message)| message).collect();
-    let records = insert(&mut transaction, &new, &contents, now).await?;
+    let repeated: Vec<MessageId> = incoming.iter().filter(|i| i.repeated).map(|i| i.id).collect();
+    let records = insert(&mut transaction, &new, &contents, &repeated, now).await?;
     transaction.commit().await?;
 
     let bytes = new.iter().map(|n| n.message.size).sum();
@@ -320,14 +330,19 @@ fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> New
     }
 }
 
-/// Inserts messages with all that belongs to them; those that are there already are passed over.
+/// Inserts messages with all that belongs to them; those that are there already, and of the repeated ones those that
+/// have ended, are passed over.
 async fn insert(
     connection: &mut sqlx::PgConnection,
     new: &[NewMessage],
     contents: &HashMap<MessageId, &Content>,
+    repeated: &[MessageId],
     now: OffsetDateTime,
 ) -> sqlx::Result<Vec<Record>> {
-    let is_new: HashSet<MessageId> = ledger::insert::messages(connection, new).await?;
+    let mut is_new: HashSet<MessageId> = ledger::insert::messages(connection, new).await?;
+    for ended in ledger::insert::take_back_ended(connection, repeated).await? {
+        is_new.remove(&ended);
+    }
     let new = || new.iter().filter(|n| is_new.contains(&n.message.id));
     let recipients: Vec<(MessageId, &Recipient)> =
         new().flat_map(|n| n.recipients.iter().map(|r| (n.message.id, r))).collect();
@@ -356,7 +371,7 @@ pub(crate) async fn insert_own(
     }
     let contents = own.iter().map(|i| (i.id, &i.content)).collect();
     let new: Vec<NewMessage> = own.iter().map(|i| new_message(config, i, now)).collect();
-    let records = insert(connection, &new, &contents, now).await?;
+    let records = insert(connection, &new, &contents, &[], now).await?;
     Ok((records, fresh_items(&new, now)))
 }
 

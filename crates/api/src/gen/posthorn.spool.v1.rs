@@ -30,6 +30,10 @@ pub struct AcceptStart {
     /// Absent: none asked for.
     #[prost(message, optional, tag = "6")]
     pub idempotency: ::core::option::Option<Idempotency>,
+    /// The caller has handed it over before and does not know what became of it: a message that was kept then, and may
+    /// have ended since, is Accepted and not stored again.
+    #[prost(bool, tag = "7")]
+    pub repeated: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Idempotency {
@@ -53,11 +57,13 @@ pub struct AcceptResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AcceptResult {
+    /// None: it may be kept or not, hand it over again.
     #[prost(oneof = "accept_result::Result", tags = "1, 2, 3, 4")]
     pub result: ::core::option::Option<accept_result::Result>,
 }
 /// Nested message and enum types in `AcceptResult`.
 pub mod accept_result {
+    /// None: it may be kept or not, hand it over again.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Result {
         /// Durable. Empty but for the type: the id is the caller's.
@@ -123,6 +129,16 @@ pub struct AcceptEnd {
 pub struct AcceptStreamResponse {
     #[prost(message, optional, tag = "1")]
     pub result: ::core::option::Option<AcceptResult>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub message_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleResponse {
+    #[prost(bool, tag = "1")]
+    pub kept: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadContentRequest {
@@ -240,7 +256,8 @@ pub mod spool_service_client {
         /// way. An item's answer is its own; the call fails as a whole only when nothing of it was kept (UNAVAILABLE: try
         /// later; RESOURCE_EXHAUSTED: the spool is full, RetryInfo).
         ///
-        /// Called by ingress. Repeating an item may make a second message unless it carries an idempotency key.
+        /// Called by ingress. A caller that heard no answer hands an item over again, with `repeated` set: its id says that it
+        /// is the same message. UNKNOWN with the reason OUTCOME_UNKNOWN: the commit broke, the messages may be kept.
         pub async fn accept(
             &mut self,
             request: impl tonic::IntoRequest<super::AcceptRequest>,
@@ -263,7 +280,7 @@ pub mod spool_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// The same for one large message: first the start, then chunks in order, then the end of the stream. A stream
-        /// cut before its end leaves nothing.
+        /// cut before its end leaves nothing. A caller that heard no answer to the end asks by Settle.
         pub async fn accept_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -291,6 +308,31 @@ pub mod spool_service_client {
                     GrpcMethod::new("posthorn.spool.v1.SpoolService", "AcceptStream"),
                 );
             self.inner.client_streaming(req, path, codec).await
+        }
+        /// Tells whether a message that was sent by AcceptStream is kept. One that is not is given up: should its stream still
+        /// be on the way, it is refused. Waits for a transaction that is taking the message over just now.
+        ///
+        /// Called by ingress. Repeating it is harmless. UNAVAILABLE: try later.
+        pub async fn settle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SettleRequest>,
+        ) -> std::result::Result<tonic::Response<super::SettleResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/posthorn.spool.v1.SpoolService/Settle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "Settle"));
+            self.inner.unary(req, path, codec).await
         }
         /// Reads the content of a message in chunks. NOT_FOUND: no such message, or it has ended.
         ///
@@ -364,13 +406,14 @@ pub mod spool_service_server {
         /// way. An item's answer is its own; the call fails as a whole only when nothing of it was kept (UNAVAILABLE: try
         /// later; RESOURCE_EXHAUSTED: the spool is full, RetryInfo).
         ///
-        /// Called by ingress. Repeating an item may make a second message unless it carries an idempotency key.
+        /// Called by ingress. A caller that heard no answer hands an item over again, with `repeated` set: its id says that it
+        /// is the same message. UNKNOWN with the reason OUTCOME_UNKNOWN: the commit broke, the messages may be kept.
         async fn accept(
             &self,
             request: tonic::Request<super::AcceptRequest>,
         ) -> std::result::Result<tonic::Response<super::AcceptResponse>, tonic::Status>;
         /// The same for one large message: first the start, then chunks in order, then the end of the stream. A stream
-        /// cut before its end leaves nothing.
+        /// cut before its end leaves nothing. A caller that heard no answer to the end asks by Settle.
         async fn accept_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AcceptStreamRequest>>,
@@ -378,6 +421,14 @@ pub mod spool_service_server {
             tonic::Response<super::AcceptStreamResponse>,
             tonic::Status,
         >;
+        /// Tells whether a message that was sent by AcceptStream is kept. One that is not is given up: should its stream still
+        /// be on the way, it is refused. Waits for a transaction that is taking the message over just now.
+        ///
+        /// Called by ingress. Repeating it is harmless. UNAVAILABLE: try later.
+        async fn settle(
+            &self,
+            request: tonic::Request<super::SettleRequest>,
+        ) -> std::result::Result<tonic::Response<super::SettleResponse>, tonic::Status>;
         /// Server streaming response type for the ReadContent method.
         type ReadContentStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ReadContentResponse, tonic::Status>,
@@ -566,6 +617,51 @@ pub mod spool_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/posthorn.spool.v1.SpoolService/Settle" => {
+                    #[allow(non_camel_case_types)]
+                    struct SettleSvc<T: SpoolService>(pub Arc<T>);
+                    impl<
+                        T: SpoolService,
+                    > tonic::server::UnaryService<super::SettleRequest>
+                    for SettleSvc<T> {
+                        type Response = super::SettleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SettleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SpoolService>::settle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SettleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

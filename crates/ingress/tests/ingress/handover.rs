@@ -33,10 +33,43 @@ async fn the_client_hears_what_the_queue_says() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_queue_that_cannot_be_reached_has_no_message() -> Result<()> {
+    let world = World::with(&[("queue", "http://127.0.0.1:1"), ("handover.timeout", "300ms")]).await;
+    for content in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)] {
+        check(&world.send(&content).await?, 451, "4.3.0")?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_until_it_comes() -> Result<()> {
+    let world = World::start().await;
+    for (number, content) in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)].into_iter().enumerate() {
+        world.queue.set(Mood::Unheard(3));
+        check(&world.send(&content).await?, 250, "2.0.0")?;
+        assert_eq!(world.queue.messages().len(), number + 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_is_told_neither_yes_nor_no_when_nobody_knows() -> Result<()> {
+    let world = World::with(&[("handover.timeout", "300ms")]).await;
+    for content in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)] {
+        world.queue.set(Mood::Unheard(usize::MAX));
+        let silence = world.send(&content).await.unwrap_err();
+        assert!(silence.to_string().contains("closed the connection"), "{silence}");
+        world.queue.set(Mood::Willing);
+        check(&world.send(&content).await?, 250, "2.0.0")?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_queue_that_does_not_answer_is_waited_for_so_long_only() -> Result<()> {
     let world = World::with(&[("handover.timeout", "200ms")]).await;
     let stopped = world.queue.gate.clone().acquire_many_owned(100).await?;
-    check(&world.send(b"Subject: x\r\n\r\n").await?, 451, "4.3.0")?;
+    world.send(b"Subject: x\r\n\r\n").await.unwrap_err();
     drop(stopped);
     check(&world.send(b"Subject: x\r\n\r\n").await?, 250, "2.0.0")?;
     Ok(())

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use posthorn_api::error;
 use posthorn_api::mail::v1 as mail;
 use posthorn_api::spool::v1 as wire;
 use posthorn_api::spool::v1::accept_result::Result as Answer;
@@ -32,6 +34,8 @@ pub(crate) enum Mood {
     Refusing(mail::Status),
     /// It has no room.
     Full,
+    /// It keeps all, and so many of its answers are lost, as when it dies between its commit and its answer.
+    Unheard(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -110,15 +114,30 @@ impl PlayedQueue {
                 }
             }
         }
-        kept.messages.push(message);
+        let is_known = |known: &Message| known.start.message_id == message.start.message_id;
+        if !kept.messages.iter().any(is_known) {
+            kept.messages.push(message);
+        }
         wire::AcceptResult { result: Some(Answer::Accepted(wire::Accepted {})) }
     }
 
     fn check_mood(&self) -> Result<(), Status> {
         match *self.mood.lock().unwrap() {
-            Mood::Away => Err(Status::unavailable("the spool is away")),
+            Mood::Away => Err(error::unavailable("STORE_AWAY", "the spool is away", Duration::from_secs(5))),
             Mood::Full => Err(Status::resource_exhausted("the spool is full")),
-            Mood::Willing | Mood::Refusing(_) => Ok(()),
+            Mood::Willing | Mood::Refusing(_) | Mood::Unheard(_) => Ok(()),
+        }
+    }
+
+    /// Whether this answer arrives.
+    fn is_heard(&self) -> Result<(), Status> {
+        match &mut *self.mood.lock().unwrap() {
+            Mood::Unheard(left) if *left > 0 => {
+                *left -= 1;
+                // As the caller's transport says it.
+                Err(Status::unavailable("connection reset"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -137,7 +156,9 @@ impl SpoolService for PlayedQueue {
             let start = item.start.unwrap();
             self.keep(Message { start, content: item.content.to_vec(), streamed: false })
         };
-        Ok(Response::new(wire::AcceptResponse { results: items.into_iter().map(keep).collect() }))
+        let results = items.into_iter().map(keep).collect();
+        self.is_heard()?;
+        Ok(Response::new(wire::AcceptResponse { results }))
     }
 
     async fn accept_stream(
@@ -175,6 +196,7 @@ impl SpoolService for PlayedQueue {
                         idempotency.digest = end.digest;
                     }
                     let result = Some(self.keep(message));
+                    self.is_heard()?;
                     return Ok(Response::new(wire::AcceptStreamResponse { result }));
                 }
             }
@@ -188,6 +210,16 @@ impl SpoolService for PlayedQueue {
         _: Request<wire::ReadContentRequest>,
     ) -> Result<Response<Self::ReadContentStream>, Status> {
         Err(Status::unimplemented("ingress has no business here"))
+    }
+
+    async fn settle(
+        &self,
+        request: Request<wire::SettleRequest>,
+    ) -> Result<Response<wire::SettleResponse>, Status> {
+        self.is_heard()?;
+        let id = request.into_inner().message_id;
+        let kept = self.messages().iter().any(|message| message.start.message_id == id);
+        Ok(Response::new(wire::SettleResponse { kept }))
     }
 
     async fn held(&self, _: Request<wire::HeldRequest>) -> Result<Response<wire::HeldResponse>, Status> {

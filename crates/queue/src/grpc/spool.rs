@@ -11,7 +11,8 @@ use posthorn_api::spool::v1::spool_service_server::SpoolService;
 use posthorn_api::spool::v1::{
     AcceptEnd, AcceptRequest, AcceptResponse, AcceptResult, AcceptStart, AcceptStreamRequest,
     AcceptStreamResponse, Accepted, HeldRequest, HeldResponse, KeyConflict, ReadContentRequest,
-    ReadContentResponse, Repeated, accept_result::Result as Wire, accept_stream_request::Part,
+    ReadContentResponse, Repeated, SettleRequest, SettleResponse, accept_result::Result as Wire,
+    accept_stream_request::Part,
 };
 use posthorn_api::{message_id, message_id_bytes};
 use posthorn_content::{CHUNK_BYTES, Upload};
@@ -75,6 +76,12 @@ impl SpoolService for Spool {
         complete(&mut message, &end);
         let answer = self.accept.accept(vec![message]).await?.into_iter().next();
         Ok(Response::new(AcceptStreamResponse { result: answer.map(encode) }))
+    }
+
+    async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleResponse>, Status> {
+        let id = message_id("message_id", &request.into_inner().message_id)?;
+        let kept = spool::insert::settle(&self.hub.pool, id).await.map_err(failed)?;
+        Ok(Response::new(SettleResponse { kept }))
     }
 
     async fn read_content(
@@ -188,6 +195,7 @@ fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> 
         traceparent: start.traceparent,
         key,
         content,
+        repeated: start.repeated,
     })
 }
 
@@ -212,6 +220,7 @@ fn refused(status: MailStatus) -> Response<AcceptStreamResponse> {
 
 fn encode(answer: Answer) -> AcceptResult {
     let result = match answer {
+        Answer::Unknown => return AcceptResult { result: None },
         Answer::Accepted => Wire::Accepted(Accepted {}),
         Answer::Repeated(first) => Wire::Repeated(Repeated {
             message_id: message_id_bytes(first.message_id.into()),

@@ -134,5 +134,6 @@ fn notice(config: &Config, id: MessageId, due: Due<'_>, content: Bytes, now: Off
         traceparent: message.traceparent.clone(),
         key: None,
         content: Content::Here(report.to_bytes().into()),
+        repeated: false,
     }
 }

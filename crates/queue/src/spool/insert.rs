@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use posthorn_api::mail::v1 as wire;
 use posthorn_mail::MessageId;
 use prost::Message as _;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -115,6 +115,46 @@ pub(crate) async fn messages(
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(MessageId::from).collect())
+}
+
+/// Of these messages, which were inserted just now, takes those back that have ended before; returns them. What happened
+/// to them stays known for days. Looked for after the insert: until this transaction ends, no other inserts them.
+pub(crate) async fn take_back_ended(
+    connection: &mut PgConnection,
+    repeated: &[MessageId],
+) -> sqlx::Result<Vec<MessageId>> {
+    if repeated.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "DELETE FROM spool.message m WHERE message_id = ANY($1)
+             AND NOT EXISTS (SELECT FROM spool.recipient r WHERE r.message_id = m.message_id)
+             AND EXISTS (SELECT FROM spool.event e WHERE e.message_id = m.message_id)
+         RETURNING message_id",
+    )
+    .bind(repeated.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(MessageId::from).collect())
+}
+
+/// Whether a message that came in chunks was kept; one that was not never will be. Its place on the list of uploads
+/// belongs to one transaction at a time: this one, or the one that accepts it.
+pub(crate) async fn settle(pool: &PgPool, id: MessageId) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    let is_released = posthorn_content::lock(&mut transaction, id).await?;
+    let kept: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM spool.message WHERE message_id = $1)
+             OR EXISTS (SELECT FROM spool.event WHERE message_id = $1)",
+    )
+    .bind(id.uuid())
+    .fetch_one(&mut *transaction)
+    .await?;
+    if is_released && !kept {
+        posthorn_content::delete(&mut transaction, &[id]).await?;
+    }
+    transaction.commit().await?;
+    Ok(kept)
 }
 
 /// Inserts recipients, fresh or already placed.

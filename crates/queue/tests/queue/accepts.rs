@@ -3,7 +3,8 @@
 use posthorn_api::mail::v1 as mail;
 use posthorn_api::spool::v1::accept_stream_request::Part;
 use posthorn_api::spool::v1::{
-    AcceptEnd, AcceptItem, AcceptStreamRequest, HeldRequest, Idempotency, accept_result::Result as Answer,
+    AcceptEnd, AcceptItem, AcceptStreamRequest, HeldRequest, Idempotency, SettleRequest,
+    accept_result::Result as Answer,
 };
 use posthorn_api::work::v1::WorkKind;
 use posthorn_mail::MessageId;
@@ -50,6 +51,63 @@ async fn the_same_id_again_is_the_same_message() {
     assert_eq!(stores.count("spool.message").await, 2);
     assert_eq!(stores.count("spool.recipient").await, 3);
     queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_handed_in_again_is_known_even_after_its_end() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let (_, item) = message("a@example.net", &["b@example.test"]);
+    queue.accept(vec![item.clone()]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 100).await;
+    let batch = router.batch().await;
+    router.route(&batch, local).await;
+    let mut mailboxes = queue.worker(WorkKind::Local, 1, 100).await;
+    let batch = mailboxes.batch().await;
+    mailboxes.outcome(&batch, |_| delivered()).await;
+    stores.until_empty().await;
+    let again = |mut item: AcceptItem| {
+        item.start.as_mut().expect("it has a start").repeated = true;
+        item
+    };
+    let (_, unknown) = message("a@example.net", &["c@example.test"]);
+    let results = queue.try_accept(vec![again(item), again(unknown.clone()), again(unknown)]).await;
+    assert!(results.iter().all(|r| matches!(r.result, Some(Answer::Accepted(_)))), "{results:?}");
+    assert_eq!((stores.count("spool.message").await, stores.count("spool.recipient").await), (1, 1));
+    drop((router, mailboxes));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_answer_was_lost_can_be_asked_for() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let settle = async |id: MessageId| {
+        let request = SettleRequest { message_id: posthorn_api::message_id_bytes(id) };
+        queue.spool().settle(request).await.unwrap().into_inner().kept
+    };
+    let (whole, cut, unknown) =
+        (stream(&queue, true).await, stream(&queue, false).await, MessageId::generate());
+    assert_eq!((settle(whole).await, settle(cut).await, settle(unknown).await), (true, false, false));
+    // What was cut is gone, what was kept stays when it is asked for again.
+    assert_eq!(stores.count("content.released").await, 0);
+    assert!(settle(whole).await);
+    assert_eq!(queue.content(&posthorn_api::message_id_bytes(whole)).await.len(), 600_000);
+    queue.stop().await;
+}
+
+/// A message in chunks, with its end or without.
+async fn stream(queue: &Queue, whole: bool) -> MessageId {
+    let (id, item) = message("a@example.net", &["b@example.test"]);
+    let mut parts = vec![Part::Start(item.start.expect("it has a start"))];
+    parts.extend([300_000, 300_000].map(|size| Part::Chunk(vec![b'x'; size].into())));
+    if whole {
+        parts.push(Part::End(AcceptEnd { size: 600_000, ..Default::default() }));
+    }
+    let parts = parts.into_iter().map(|part| AcceptStreamRequest { part: Some(part) });
+    let answer = queue.spool().accept_stream(tokio_stream::iter(parts.collect::<Vec<_>>())).await;
+    assert_eq!(answer.is_ok(), whole, "{answer:?}");
+    id
 }
 
 #[tokio::test(flavor = "multi_thread")]

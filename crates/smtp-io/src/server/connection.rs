@@ -119,6 +119,11 @@ impl Connection {
         self.session.finished(status);
     }
 
+    /// The other answer to [`Event::End`]: none. The connection is closed.
+    pub fn hang_up(&mut self) {
+        self.session.hang_up();
+    }
+
     /// Who the client says it is, once it has.
     pub fn client(&self) -> Option<&Client> {
         self.session.client()

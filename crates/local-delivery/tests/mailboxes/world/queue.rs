@@ -186,6 +186,13 @@ pub(crate) struct Spool(Arc<State>);
 impl SpoolService for Spool {
     type ReadContentStream = ReceiverStream<Result<api_spool::ReadContentResponse, Status>>;
 
+    async fn settle(
+        &self,
+        _: Request<api_spool::SettleRequest>,
+    ) -> Result<Response<api_spool::SettleResponse>, Status> {
+        Err(Status::unimplemented("not for local-delivery"))
+    }
+
     async fn held(
         &self,
         request: Request<api_spool::HeldRequest>,

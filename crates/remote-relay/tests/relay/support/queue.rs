@@ -204,6 +204,13 @@ impl SpoolService for Queue {
         Err(Status::unimplemented("not for the relay"))
     }
 
+    async fn settle(
+        &self,
+        _: Request<spool::SettleRequest>,
+    ) -> Result<Response<spool::SettleResponse>, Status> {
+        Err(Status::unimplemented("not for the relay"))
+    }
+
     async fn held(&self, _: Request<spool::HeldRequest>) -> Result<Response<spool::HeldResponse>, Status> {
         Err(Status::unimplemented("not for the relay"))
     }

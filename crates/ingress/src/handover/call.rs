@@ -1,0 +1,145 @@
+//! One of the calls that may be under way: a batch, handed over until each message of it has an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthorn_api::spool::v1 as wire;
+use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
+use posthorn_service::Channel;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Failure, Kept, NotKept, Waiting, failure};
+
+/// The pause before a batch is handed over again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Caller {
+    pub(super) queue: SpoolServiceClient<Channel>,
+    pub(super) messages: usize,
+    pub(super) size: usize,
+}
+
+impl Caller {
+    pub(super) async fn run(mut self, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+        while let Some(batch) = self.gather(&waiting).await {
+            self.hand_over(batch).await;
+        }
+    }
+
+    /// The next message, and all that wait behind it. The lock is held while there is none: the other callers that
+    /// are free then wait for it, and the first message takes just one of them.
+    async fn gather(&self, waiting: &Mutex<mpsc::Receiver<Waiting>>) -> Option<Vec<Waiting>> {
+        let mut waiting = waiting.lock().await;
+        let first = waiting.recv().await?;
+        let mut size = first.item.content.len();
+        let mut batch = vec![first];
+        while batch.len() < self.messages && size < self.size {
+            let Ok(next) = waiting.try_recv() else { break };
+            size += next.item.content.len();
+            batch.push(next);
+        }
+        Some(batch)
+    }
+
+    /// Until all are answered, or have no time left.
+    async fn hand_over(&mut self, batch: Vec<Waiting>) {
+        metrics::histogram!("posthorn_ingress_handover_batch_messages").record(batch.len() as f64);
+        let mut left = give_up_late(batch);
+        let mut pause = FIRST_PAUSE;
+        while let Some(until) = left.iter().map(|waiting| waiting.until).max() {
+            let answers = self.call(&left, until).await;
+            left = settle(left, answers);
+            if !left.is_empty() {
+                metrics::counter!("posthorn_ingress_handovers_repeated_total").increment(left.len() as u64);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                left = give_up_late(left);
+            }
+        }
+    }
+
+    async fn call(
+        &mut self,
+        batch: &[Waiting],
+        until: Instant,
+    ) -> Result<Vec<wire::AcceptResult>, tonic::Status> {
+        let items = batch.iter().map(|waiting| waiting.item.clone()).collect();
+        let called = timeout_at(until, self.queue.accept(wire::AcceptRequest { items })).await;
+        let no_answer = |_| tonic::Status::deadline_exceeded("no answer in time");
+        let results = called.map_err(no_answer)??.into_inner().results;
+        if results.len() == batch.len() {
+            Ok(results)
+        } else {
+            Err(tonic::Status::internal("the queue answered for another number of messages"))
+        }
+    }
+}
+
+/// Gives the answers to those who wait; returns those whose message is to be handed over again.
+fn settle(batch: Vec<Waiting>, answers: Result<Vec<wire::AcceptResult>, tonic::Status>) -> Vec<Waiting> {
+    let answers: Vec<_> = match answers {
+        Ok(results) => results.into_iter().map(answer_of).collect(),
+        Err(status) => vec![Err(failure(&status)); batch.len()],
+    };
+    let settled = batch.into_iter().zip(answers).map(|(waiting, answer)| waiting.settle(answer));
+    settled.flatten().collect()
+}
+
+/// Those that still have time.
+fn give_up_late(batch: Vec<Waiting>) -> Vec<Waiting> {
+    let now = Instant::now();
+    let (late, left): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.until <= now);
+    for waiting in late {
+        let reason = if waiting.is_in_doubt() { NotKept::Unknown } else { NotKept::Away };
+        waiting.answer(Err(reason));
+    }
+    left
+}
+
+impl Waiting {
+    /// The queue may have it from an earlier call.
+    fn is_in_doubt(&self) -> bool {
+        self.item.start.as_ref().is_some_and(|start| start.repeated)
+    }
+
+    /// Answers if that is an answer; otherwise the message is to be handed over again.
+    fn settle(mut self, answer: Result<Kept, Failure>) -> Option<Self> {
+        match answer {
+            Ok(kept) => self.answer(Ok(kept)),
+            Err(Failure::Refused(status)) => self.answer(Err(NotKept::Refused(status))),
+            Err(Failure::KeyConflict) => self.answer(Err(NotKept::KeyConflict)),
+            // What holds of this call says nothing of the one before.
+            Err(Failure::Full) if !self.is_in_doubt() => self.answer(Err(NotKept::Full)),
+            Err(Failure::Away) if !self.is_in_doubt() => self.answer(Err(NotKept::Away)),
+            Err(Failure::Full | Failure::Away | Failure::NotSent) => return Some(self),
+            Err(Failure::Unknown) => {
+                if let Some(start) = &mut self.item.start {
+                    start.repeated = true;
+                }
+                return Some(self);
+            }
+        }
+        None
+    }
+
+    fn answer(self, answer: Result<Kept, NotKept>) {
+        // The session may have been cut off meanwhile; the queue has the message all the same.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// What an answer means.
+pub(crate) fn answer_of(result: wire::AcceptResult) -> Result<Kept, Failure> {
+    use wire::accept_result::Result as Wire;
+    match result.result {
+        Some(Wire::Accepted(_)) => Ok(Kept::New),
+        Some(Wire::Repeated(repeated)) => Ok(Kept::Repeated(repeated.answer)),
+        Some(Wire::KeyConflict(_)) => Err(Failure::KeyConflict),
+        Some(Wire::Refused(status)) => {
+            Err(status.try_into().map_or_else(|error| failure(&error), Failure::Refused))
+        }
+        None => Err(Failure::Unknown),
+    }
+}
