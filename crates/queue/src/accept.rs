@@ -381,16 +381,9 @@ fn fresh_items(new: &[NewMessage], now: OffsetDateTime) -> Vec<(Item, OffsetDate
         .collect()
 }
 
-/// Counts the spool anew, and looks how late its work is: by that one scales the workers.
+/// Counts the spool anew.
 pub(crate) async fn count(pool: &PgPool, level: &Level) -> sqlx::Result<()> {
     let (messages, bytes) = ledger::admin::size(pool).await?;
     level.set(messages, bytes);
-    let now = OffsetDateTime::now_utc();
-    let oldest = ledger::find::oldest_due(pool, now).await?;
-    for kind in Kind::ALL {
-        let late =
-            oldest.iter().find(|(of, _)| *of == kind).map_or(0.0, |(_, at)| (now - *at).as_seconds_f64());
-        metrics::gauge!("posthorn_queue_oldest_due_seconds", "kind" => kind.name()).set(late);
-    }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::hub::Hub;
-use crate::{accept, spool};
+use crate::{accept, late, spool};
 
 /// Rows deleted in one statement.
 const ROWS: i64 = 10_000;
@@ -20,7 +20,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     }
     loop {
         let done = tokio::select! {
-            _ = count.tick() => accept::count(&hub.pool, &hub.level).await,
+            _ = count.tick() => self::count(&hub).await,
             _ = forget.tick() => self::forget(&hub).await,
             () = hub.shutdown.cancelled() => return,
         };
@@ -28,6 +28,11 @@ pub(crate) async fn run(hub: Arc<Hub>) {
             tracing::warn!(%error, "the spool could not be counted or cleaned");
         }
     }
+}
+
+async fn count(hub: &Hub) -> sqlx::Result<()> {
+    accept::count(&hub.pool, &hub.level).await?;
+    late::tell(hub).await
 }
 
 /// What happened to a message is kept for a time after its end, which is not written down for each of its rows: after

@@ -8,6 +8,7 @@ mod error;
 mod fill;
 mod grpc;
 mod hub;
+mod late;
 mod load;
 mod message;
 mod notice;

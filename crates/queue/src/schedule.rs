@@ -4,6 +4,7 @@
 //! only one: times are arguments.
 
 mod item;
+mod open;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

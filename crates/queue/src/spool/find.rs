@@ -44,19 +44,24 @@ pub(crate) async fn page(
     Ok(Some((last, work_of(&mut connection, messages).await?)))
 }
 
-/// Since when the oldest work of each kind has been due that nobody holds back.
+/// Since when the oldest work of each kind has been due that nobody holds back; remote work in these lanes alone, if
+/// they are known.
 pub(crate) async fn oldest_due(
     pool: &PgPool,
     now: OffsetDateTime,
+    remote: Option<&[Lane]>,
 ) -> sqlx::Result<Vec<(Kind, OffsetDateTime)>> {
     let rows: Vec<(i16, OffsetDateTime)> = sqlx::query_as(
         "SELECT r.state, min(r.next_attempt_at)
          FROM spool.recipient r JOIN spool.message m ON m.message_id = r.message_id
          WHERE r.next_attempt_at <= $1 AND NOT m.held AND NOT m.poison
            AND NOT EXISTS (SELECT FROM spool.suspension s WHERE s.destination = r.destination)
+           AND (r.state <> $2 OR $3::bigint[] IS NULL OR r.lane = ANY($3))
          GROUP BY r.state",
     )
     .bind(now)
+    .bind(Kind::Remote.state() as i16)
+    .bind(remote.map(|lanes| lanes.iter().map(|lane| lane.column()).collect::<Vec<_>>()))
     .fetch_all(pool)
     .await?;
     let kind = |state| Kind::ALL.into_iter().find(|kind| kind.state() as i16 == state);
