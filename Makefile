@@ -36,8 +36,8 @@ bench: tools ## Measure throughput, latency, CPU and memory end to end (ARGS="--
 	$(CARGO) build --release --bin posthorn --bin posthorn-bench
 	./target/release/posthorn-bench run $(ARGS)
 
-bench-peers: ## The same beside Postfix, by turns in the same run; as root, installs Postfix if it is missing
-	@deploy/install-stores postfix
+bench-peers: ## The same beside Postfix and Dovecot, by turns in the same run; as root, installs them if need be
+	@deploy/install-stores postfix dovecot-lmtpd
 	$(CARGO) build --release --bin posthorn --bin posthorn-bench
 	./target/release/posthorn-bench run --peers $(ARGS)
 

@@ -48,11 +48,6 @@ impl Case {
         Self::Large,
         Self::Fanout,
     ];
-
-    /// Whether peers have it, too.
-    pub(crate) fn is_for_peers(self) -> bool {
-        self != Self::Submit
-    }
 }
 
 /// How much is sent.
@@ -63,6 +58,8 @@ pub(crate) struct Amount {
     pub(crate) size: usize,
     pub(crate) keep: bool,
     pub(crate) pipelining: bool,
+    /// Recipients of the one message that goes to many.
+    pub(crate) fanout: usize,
     /// Other doors than the server's own.
     pub(crate) doors: Option<Vec<SocketAddr>>,
 }
@@ -185,8 +182,8 @@ async fn run(case: Case, server: &Server, amount: &Amount, around: &Surroundings
             deliver(server, load).await
         }
         Case::Fanout => {
-            load.mailboxes.clone_from(&around.mailboxes);
-            fan_out(server, load).await
+            load.mailboxes = around.mailboxes[..amount.fanout].to_vec();
+            fan_out(server, load, 3).await
         }
     }
 }
@@ -220,11 +217,6 @@ pub(crate) async fn relay(sink: &Sink, load: Load) -> Result<Done> {
 /// Sees each message arrive; the latency is from connect to mailbox.
 async fn follow(server: &Server, load: Load) -> Result<Done> {
     let mailbox = load.mailboxes.clone();
-    if server.delivered(&mailbox).await? == 0 {
-        // The mailbox is made by its first message.
-        let first = Load { messages: 1, rate: None, ..load.clone() };
-        deliver(server, first).await?;
-    }
     let mut arrivals = server.watch(&mailbox[0]).await?;
     let sent = source::send(load.clone()).await?;
     let starts: HashMap<u64, Instant> = sent.starts.iter().copied().collect();
@@ -240,31 +232,27 @@ async fn follow(server: &Server, load: Load) -> Result<Done> {
     Ok(done)
 }
 
+/// One message to every mailbox, which makes the mailboxes and wakes the server up.
+pub(crate) async fn warm_up(server: &Server, around: &Surroundings) -> Result<()> {
+    let mut load = Load::new(server.open_door(), 1, 1, 4096);
+    load.mailboxes.clone_from(&around.mailboxes);
+    fan_out(server, load, 1).await.map(drop)
+}
+
 /// One message after the other, each to all mailboxes; done when nothing is owed any more.
-async fn fan_out(server: &Server, load: Load) -> Result<Done> {
-    const TIMES: u64 = 3;
+async fn fan_out(server: &Server, load: Load, times: u64) -> Result<Done> {
     let mailboxes = load.mailboxes.clone();
     let load = Load { messages: 1, sessions: 1, recipients: mailboxes.len(), pipelining: true, ..load };
-    let want = server.delivered(&mailboxes).await? + TIMES * mailboxes.len() as u64;
-    let mut all: Option<Done> = None;
-    for _ in 0..TIMES {
+    let want = server.delivered(&mailboxes).await? + times * mailboxes.len() as u64;
+    let (mut took, mut latency) = (Duration::ZERO, source::histogram());
+    for _ in 0..times {
         let sent = source::send(load.clone()).await?;
         server.finished().await?;
-        let mut done = Done::now(&load, sent);
-        done.latency.reset();
-        done.latency.saturating_record(done.took.as_micros() as u64);
-        all = Some(match all {
-            None => done,
-            Some(mut all) => {
-                all.messages += done.messages;
-                all.bytes += done.bytes;
-                all.took += done.took;
-                all.latency.add(&done.latency)?;
-                all
-            }
-        });
+        let done = Done::now(&load, sent);
+        took += done.took;
+        latency.saturating_record(done.took.as_micros() as u64);
     }
     let found = server.delivered(&mailboxes).await?;
     ensure!(found == want, "{found} messages are in the mailboxes, not {want}");
-    all.context("it was done at least once")
+    Ok(Done { messages: times, bytes: times * load.size as u64, took, latency })
 }

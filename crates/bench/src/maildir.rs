@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 use crate::letter::number_in;
 use crate::server::Arrival;
 
-/// How many messages lie in `new` of a maildir.
+/// How many messages lie in a maildir.
 pub(crate) fn count(maildir: &Path) -> u64 {
-    fs::read_dir(maildir.join("new")).map_or(0, |entries| entries.count() as u64)
+    let files = |part| fs::read_dir(maildir.join(part)).map_or(0, |entries| entries.count() as u64);
+    files("new") + files("cur")
 }
 
 /// The arrivals in `new` of a maildir, which must exist, from now on.

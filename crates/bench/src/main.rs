@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod case;
+mod dovecot;
 mod letter;
 mod maildir;
 mod postfix;
@@ -20,6 +21,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use sink::{Manner, Sink};
 use source::{Door, Load};
@@ -83,9 +85,12 @@ async fn main() -> Result<()> {
             Command::Sink { listen } => sink_alone(listen).await,
         }
     };
+    // What was started is stopped all the same.
+    let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         done = work => done,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminated.recv() => bail!("terminated"),
     }
 }
 

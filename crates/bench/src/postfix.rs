@@ -1,6 +1,7 @@
 //! A Postfix to be measured beside Posthorn: Debian's, as an instance of its own.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use crate::dovecot::Dovecot;
 use crate::maildir;
 use crate::server::Arrival;
 
@@ -22,6 +24,8 @@ pub(crate) struct Postfix {
     dir: TempDir,
     open: SocketAddr,
     held: SocketAddr,
+    /// Who has the mailboxes, if it is not Postfix itself.
+    dovecot: Option<Dovecot>,
 }
 
 /// Where mail for a domain goes.
@@ -30,14 +34,25 @@ pub(crate) type Route<'a> = (&'a str, SocketAddr);
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Postfix {
-    /// Starts one in a directory of its own below `dir`, with these mailboxes and routes.
-    pub(crate) async fn start(dir: &Path, mailboxes: &[String], routes: &[Route<'_>]) -> Result<Self> {
+    /// Starts one in a directory of its own below `dir`, with these mailboxes and routes; with a Dovecot that has the
+    /// mailboxes, or without.
+    pub(crate) async fn start(
+        dir: &Path,
+        mailboxes: &[String],
+        routes: &[Route<'_>],
+        with_dovecot: bool,
+    ) -> Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "Postfix must be started by root");
         let dir = tempfile::Builder::new().prefix("postfix-").tempdir_in(dir)?;
         // Its daemons run as users of their own.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let (open, held) = (free_address()?, free_address()?);
         prepare(dir.path(), open, held, mailboxes, routes)?;
+        let dovecot = match with_dovecot {
+            true => Some(Dovecot::start(&dir.path().join("dovecot"), &dir.path().join("mail")).await?),
+            false => None,
+        };
+        deliver_by(dir.path(), dovecot.as_ref())?;
         let log = fs::File::create(dir.path().join("postfix.log"))?;
         let mut master = command(dir.path(), "postfix")
             .arg("start-fg")
@@ -56,7 +71,7 @@ impl Postfix {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(Self { master, dir, open, held })
+        Ok(Self { master, dir, open, held, dovecot })
     }
 
     /// Where messages are handed in.
@@ -69,10 +84,15 @@ impl Postfix {
         self.held
     }
 
-    /// The process that all others descend from.
-    pub(crate) fn root(&self) -> u32 {
-        // It is waited for only by `drop`.
-        self.master.id().unwrap_or_default()
+    /// Whether Dovecot has the mailboxes.
+    pub(crate) fn has_dovecot(&self) -> bool {
+        self.dovecot.is_some()
+    }
+
+    /// The processes that all others descend from.
+    pub(crate) fn roots(&self) -> Vec<u32> {
+        // The master is waited for only by `drop`.
+        self.master.id().into_iter().chain(self.dovecot.as_ref().map(Dovecot::root)).collect()
     }
 
     /// How many messages the maildirs of these mailboxes hold, together.
@@ -169,7 +189,6 @@ initial_destination_concurrency = 20
 smtp_dns_support_level = disabled
 smtp_tls_security_level = none
 smtp_destination_concurrency_limit = 100
-virtual_transport = virtual
 virtual_mailbox_domains = example.test
 virtual_minimum_uid = 100
 ";
@@ -232,6 +251,16 @@ fn prepare(
     let line = |(domain, to): &Route<'_>| format!("{domain} smtp:[{}]:{}\n", to.ip(), to.port());
     fs::write(etc.join("transport"), routes.iter().map(line).collect::<String>())?;
     Ok(())
+}
+
+/// Says who puts mail into mailboxes: Postfix' own virtual(8), or Dovecot.
+fn deliver_by(dir: &Path, dovecot: Option<&Dovecot>) -> Result<()> {
+    let by = match dovecot {
+        Some(dovecot) => format!("lmtp:unix:{}", dovecot.socket().display()),
+        None => "virtual".to_owned(),
+    };
+    let mut main = fs::OpenOptions::new().append(true).open(dir.join("etc/main.cf"))?;
+    Ok(writeln!(main, "virtual_transport = {by}")?)
 }
 
 /// A user's and its group's number.

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::case::{self, Amount, Case, Measured, Surroundings};
+use crate::dovecot;
 use crate::postfix::{self, Postfix};
 use crate::posthorn::Posthorn;
 use crate::report::{self, Report, Row};
@@ -18,7 +19,7 @@ use crate::trial::{self, Finding, Setting, Trial, Waiting};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Measure Postfix in the same run, too
+    /// Measure Postfix, and Postfix with Dovecot, in the same run, too
     #[arg(long)]
     peers: bool,
     /// Only these cases
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Octets of a message
     #[arg(long, default_value_t = 4096)]
     size: usize,
+    /// Recipients of the one message that goes to many, at most 1000
+    #[arg(long, default_value_t = MAILBOXES, value_parser = fanout)]
+    fanout: usize,
     /// One connection for all messages of a session, not one for each message
     #[arg(long)]
     keep: bool,
@@ -60,6 +64,10 @@ pub(crate) struct Args {
 
 const MAILBOXES: usize = 1000;
 
+fn fanout(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=MAILBOXES).contains(n)).ok_or(format!("1 to {MAILBOXES}"))
+}
+
 /// Measures all cases and trials, or those that are named, and reports.
 pub(crate) async fn run(args: Args) -> Result<()> {
     std::fs::create_dir_all(&args.dir).with_context(|| format!("creating {}", args.dir.display()))?;
@@ -74,6 +82,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         size: args.size,
         keep: args.keep,
         pipelining: args.pipelining,
+        fanout: args.fanout,
         doors: None,
     };
     let (cases, trials) = match (&args.cases[..], &args.trials[..]) {
@@ -104,11 +113,14 @@ async fn measure(
         true => Some(Server::Posthorn(posthorn(args, dir, around, Vec::new(), true).await?)),
         false => None,
     };
+    for server in servers.iter().chain(&held) {
+        case::warm_up(server, around).await?;
+    }
     for &case in cases {
         let mut rounds: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
         for _ in 0..args.rounds {
             for (server, rounds) in servers.iter().zip(&mut rounds) {
-                if server.is_peer() && !case.is_for_peers() {
+                if !server.has(case) {
                     continue;
                 }
                 let server =
@@ -129,8 +141,11 @@ async fn servers(args: &Args, dir: &Path, around: &Surroundings) -> Result<Vec<S
     let mut servers = vec![Server::Posthorn(posthorn(args, dir, around, Vec::new(), false).await?)];
     if args.peers {
         let routes = [("sink.test", around.sink.address())];
-        servers.push(Server::Postfix(Postfix::start(dir, &around.mailboxes, &routes).await?));
-        say(&format!("Postfix' settings:\n{}", postfix::SETTINGS))?;
+        for with_dovecot in [false, true] {
+            let postfix = Postfix::start(dir, &around.mailboxes, &routes, with_dovecot).await?;
+            servers.push(Server::Postfix(postfix));
+        }
+        say(&format!("Postfix' settings:\n{}\nDovecot's:\n{}", postfix::SETTINGS, dovecot::SETTINGS))?;
     }
     Ok(servers)
 }
@@ -145,10 +160,9 @@ async fn try_out(
     let setting = Setting { amount, around, waiting: args.waiting, rounds: args.rounds };
     let mut findings = Vec::new();
     for &trial in trials {
-        let posthorn = posthorn(args, dir, around, trial::settings(trial), false).await?;
-        let found = trial::run(trial, &Server::Posthorn(posthorn), &setting)
-            .await
-            .with_context(|| case::name(trial))?;
+        let server = Server::Posthorn(posthorn(args, dir, around, trial::settings(trial), false).await?);
+        case::warm_up(&server, around).await?;
+        let found = trial::run(trial, &server, &setting).await.with_context(|| case::name(trial))?;
         for finding in &found {
             say(&finding.line())?;
         }
@@ -175,11 +189,13 @@ fn write(args: &Args, rows: &[Row], findings: &[Finding]) -> Result<()> {
         ("sessions", args.sessions.to_string()),
         ("size", args.size.to_string()),
         ("messages", args.messages.to_string()),
+        ("fanout", args.fanout.to_string()),
         ("keep", args.keep.to_string()),
         ("pipelining", args.pipelining.to_string()),
     ]);
     if args.peers {
         settings.insert("postfix", postfix::SETTINGS.to_owned());
+        settings.insert("dovecot", dovecot::SETTINGS.to_owned());
     }
     let at = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let report = Report { at, machine: machine(), settings, rows, findings };

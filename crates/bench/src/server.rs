@@ -1,11 +1,14 @@
 //! What is measured: Posthorn, or one of its peers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use tokio::sync::mpsc;
 
+use crate::case::Case;
 use crate::postfix::Postfix;
 use crate::posthorn::Posthorn;
 use crate::proc::{self, Cpu, Memory};
@@ -28,6 +31,7 @@ impl Server {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Posthorn(_) => "posthorn",
+            Self::Postfix(postfix) if postfix.has_dovecot() => "dovecot",
             Self::Postfix(_) => "postfix",
         }
     }
@@ -37,21 +41,42 @@ impl Server {
         !matches!(self, Self::Posthorn(_))
     }
 
-    fn root(&self) -> u32 {
-        match self {
-            Self::Posthorn(posthorn) => posthorn.root(),
-            Self::Postfix(postfix) => postfix.root(),
+    /// Whether this case is for it.
+    pub(crate) fn has(&self, case: Case) -> bool {
+        match (self, case) {
+            (Self::Posthorn(_), _) => true,
+            (Self::Postfix(_), Case::Submit) => false,
+            // Before mailboxes both are the same.
+            (Self::Postfix(postfix), Case::Accepted | Case::Relayed) => !postfix.has_dovecot(),
+            (Self::Postfix(_), _) => true,
         }
     }
 
     /// The CPU time of all its processes since it was started.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
-        proc::cpu(self.root())
+        self.sum(proc::cpu)
     }
 
     /// The memory of all its processes now.
     pub(crate) fn memory(&self) -> Result<Memory> {
-        proc::memory(self.root())
+        self.sum(proc::memory)
+    }
+
+    fn sum<T: Default + AddAssign>(
+        &self,
+        used: impl Fn(u32) -> Result<BTreeMap<String, T>>,
+    ) -> Result<BTreeMap<String, T>> {
+        let roots = match self {
+            Self::Posthorn(posthorn) => vec![posthorn.root()],
+            Self::Postfix(postfix) => postfix.roots(),
+        };
+        let mut sum = BTreeMap::<String, T>::new();
+        for root in roots {
+            for (process, used) in used(root)? {
+                *sum.entry(process).or_default() += used;
+            }
+        }
+        Ok(sum)
     }
 
     /// Where messages are handed in that are delivered at once.
