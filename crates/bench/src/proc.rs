@@ -84,12 +84,14 @@ pub(crate) fn own_cpu() -> Result<f64> {
     Ok(stat.ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// What was used between two readings.
+/// What was used between two readings. All together it is exact; a role's part is less than nothing when processes
+/// ended that had used more before: what they used is their parent's from then on.
 pub(crate) fn between(before: &Cpu, after: &Cpu) -> Cpu {
-    let used = |(role, seconds): (&String, &f64)| {
-        (role.clone(), (seconds - before.get(role).copied().unwrap_or_default()).max(0.0))
-    };
-    after.iter().map(used).collect()
+    let mut used = after.clone();
+    for (role, seconds) in before {
+        *used.entry(role.clone()).or_default() -= seconds;
+    }
+    used
 }
 
 /// Memory in bytes by what a process is.
@@ -149,9 +151,13 @@ mod tests {
 
     #[test]
     fn use_is_the_difference_of_two_readings() {
-        let before = Cpu::from([("queue".into(), 1.0)]);
-        let after = Cpu::from([("queue".into(), 1.5), ("redis".into(), 0.25)]);
-        assert_eq!(between(&before, &after), Cpu::from([("queue".into(), 0.5), ("redis".into(), 0.25)]));
+        let before = Cpu::from([("queue".into(), 1.0), ("smtpd".into(), 2.0)]);
+        // The smtpd has ended; its parent has its time.
+        let after = Cpu::from([("queue".into(), 1.5), ("redis".into(), 0.25), ("master".into(), 2.5)]);
+        let used = between(&before, &after);
+        assert_eq!(used["queue"], 0.5);
+        assert_eq!(used["redis"], 0.25);
+        assert_eq!(used["smtpd"] + used["master"], 0.5);
     }
 
     #[test]

@@ -170,7 +170,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 fn by_process(rows: &[Row]) -> String {
     let mut text = "\nCPU ms a message by process\n".to_owned();
     for row in rows {
-        let mut shares: Vec<_> = row.cpu_ms_by_process.iter().filter(|(_, ms)| **ms >= 0.005).collect();
+        let mut shares: Vec<_> = row.cpu_ms_by_process.iter().filter(|(_, ms)| ms.abs() >= 0.005).collect();
         shares.sort_by(|a, b| b.1.total_cmp(a.1));
         let shares: Vec<String> = shares.iter().map(|(name, ms)| format!("{name} {ms:.2}")).collect();
         let _ = writeln!(text, "{:<10} {:<10} {}", name(row.case), row.server, shares.join(", "));

@@ -134,6 +134,7 @@ async fn measure(
         }
         say(&format!("measured {}", case::name(case)))?;
     }
+    stop((servers, held)).await?;
     Ok(rows)
 }
 
@@ -167,8 +168,14 @@ async fn try_out(
             say(&finding.line())?;
         }
         findings.extend(found);
+        stop(server).await?;
     }
     Ok(findings)
+}
+
+/// Stops servers on a thread of its own: they take their leave of our connections, which must answer meanwhile.
+async fn stop<T: Send + 'static>(servers: T) -> Result<()> {
+    Ok(tokio::task::spawn_blocking(move || drop(servers)).await?)
 }
 
 async fn posthorn(
