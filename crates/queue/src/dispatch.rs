@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use posthorn_api::work::v1::{Batch, WorkResponse, work_response::Response};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -43,7 +44,13 @@ pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
             credit = worker.credits.acquire() => credit,
         };
         let Ok(credit) = credit else { return };
+        let turn = tokio::select! {
+            biased;
+            () = over(&hub, &worker) => return,
+            turn = OptionFuture::from(hub.wake.turn(worker.kind).map(|line| line.lock())) => turn,
+        };
         let batch = next_batch(&hub, &worker, &mut wake, &mut first_partition).await;
+        drop(turn);
         let Some(batch) = batch else { return };
         credit.forget();
         let response = WorkResponse { response: Some(Response::Batch(batch)) };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use posthorn_api::trace::v1::Event;
 use prost::Message as _;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::schedule::{Kind, Schedule};
@@ -34,11 +34,17 @@ struct Inner {
     /// Kinds that the other replicas have not been told of yet, a bit each.
     untold: AtomicU8,
     told: Notify,
+    /// Kinds that are to be woken here once the others have been told.
+    untold_here: AtomicU8,
     /// Names this replica, so that it does not listen to itself.
     me: [u8; 8],
     watchers: Watchers,
     /// Somebody has begun to watch here.
     watching: Notify,
+    /// By kind: workers that wait for work of it stand in line, so that each has its turn.
+    turns: [Mutex<()>; 3],
+    /// Until when there are other replicas, as far as is known, in milliseconds since `start`.
+    others_until: AtomicU64,
     /// Until when another replica has watchers, in milliseconds since `start`.
     watched_until: AtomicU64,
     start: Instant,
@@ -54,6 +60,9 @@ impl Wake {
             kinds: std::array::from_fn(|_| watch::Sender::new(())),
             untold: AtomicU8::new(0),
             told: Notify::new(),
+            untold_here: AtomicU8::new(0),
+            turns: Default::default(),
+            others_until: AtomicU64::new(0),
             me: rand::random::<u64>().to_be_bytes(),
             watchers,
             watching: Notify::new(),
@@ -69,9 +78,20 @@ impl Wake {
         self.0.kinds[kind as usize].subscribe()
     }
 
-    /// There is new work of a kind.
+    /// The line of those who wait for work of a kind. Not for remote work: it comes in many small batches, each of which
+    /// would be waited for, and it goes to who has connections free.
+    pub(crate) fn turn(&self, kind: Kind) -> Option<&Mutex<()>> {
+        (kind != Kind::Remote).then(|| &self.0.turns[kind as usize])
+    }
+
+    /// There is new work of a kind. Where there are other replicas, all hear of it at once: the workers of this one
+    /// would else be first each time, and do nearly all.
     pub(crate) fn wake(&self, kind: Kind) {
-        self.wake_here(kind);
+        if self.is_ahead(&self.0.others_until) {
+            self.0.untold_here.fetch_or(1 << kind as u8, Ordering::Relaxed);
+        } else {
+            self.wake_here(kind);
+        }
         self.0.untold.fetch_or(1 << kind as u8, Ordering::Relaxed);
         self.0.told.notify_one();
     }
@@ -84,7 +104,7 @@ impl Wake {
     /// Something has happened; costs next to nothing while nobody watches anywhere.
     pub(crate) fn tell(&self, records: &[Record]) {
         self.0.watchers.tell(records);
-        if self.0.watched_until.load(Ordering::Relaxed) > self.0.start.elapsed().as_millis() as u64 {
+        if self.is_ahead(&self.0.watched_until) {
             for event in records.iter().flat_map(|record| &record.trace.events) {
                 let _ = self.0.events.try_send(event.clone());
             }
@@ -93,6 +113,20 @@ impl Wake {
 
     fn wake_here(&self, kind: Kind) {
         self.0.kinds[kind as usize].send_replace(());
+    }
+
+    fn is_ahead(&self, until: &AtomicU64) -> bool {
+        until.load(Ordering::Relaxed) > self.0.start.elapsed().as_millis() as u64
+    }
+
+    fn believe(&self, until: &AtomicU64) {
+        let end = self.0.start.elapsed() + BELIEVE;
+        until.store(end.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn wake_those(&self, kinds: u8) {
+        let told = Kind::ALL.into_iter().filter(|kind| kinds & (1 << *kind as u8) != 0);
+        told.for_each(|kind| self.wake_here(kind));
     }
 
     /// Tells other replicas and listens to them, until told to stop.
@@ -112,6 +146,7 @@ impl Wake {
             self.0.told.notified().await;
             let kinds = self.0.untold.swap(0, Ordering::Relaxed);
             self.say(schedule, WORK, &[kinds]).await;
+            self.wake_those(self.0.untold_here.swap(0, Ordering::Relaxed));
         }
     }
 
@@ -161,15 +196,10 @@ impl Wake {
         if *from == self.0.me {
             return;
         }
+        self.believe(&self.0.others_until);
         match (*what, text) {
-            (WORK, [kinds]) => {
-                let told = Kind::ALL.into_iter().filter(|kind| kinds & (1 << *kind as u8) != 0);
-                told.for_each(|kind| self.wake_here(kind));
-            }
-            (WATCHING, _) => {
-                let until = self.0.start.elapsed() + BELIEVE;
-                self.0.watched_until.store(until.as_millis() as u64, Ordering::Relaxed);
-            }
+            (WORK, [kinds]) => self.wake_those(*kinds),
+            (WATCHING, _) => self.believe(&self.0.watched_until),
             (EVENT, event) => {
                 if let Ok(event) = Event::decode(event) {
                     self.0.watchers.tell_one(event);

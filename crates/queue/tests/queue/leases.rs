@@ -63,6 +63,27 @@ async fn a_worker_that_takes_its_leave_is_let_go_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn workers_take_turns_though_one_could_do_it_all() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(queue.worker(WorkKind::Route, 100, 10).await);
+    }
+    let mut given = [0; 3];
+    for _ in 0..30 {
+        queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+        let next = workers.iter_mut().map(|worker| Box::pin(worker.batch()));
+        let (batch, at, _) = futures::future::select_all(next).await;
+        workers[at].route(&batch, local).await;
+        given[at] += 1;
+    }
+    assert_eq!(given, [10; 3]);
+    drop(workers);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_that_forgot_everything_is_filled_and_outcomes_count() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[]).await;
