@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use posthorn_api::submission::v1::submission_service_server::SubmissionServiceServer;
-use posthorn_service::{Error, Grpc, Process, connect};
+use posthorn_service::{Error, Grpc, Process, Running, connect};
 use posthorn_smtp_io::server::{Gate, Listener};
 
 pub use config::{Config, DEFAULTS, Handover, Limits, Networks, Smtp};
@@ -29,7 +29,11 @@ use crate::submission::Submission;
 pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// Runs the service until `process.shutdown`: the SMTP listeners and the gRPC server.
-pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+pub fn run(config: Config, process: Process) -> Running {
+    Box::pin(compose(config, process))
+}
+
+async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let admission = admission::Admission::new(connect(&config.router)?, config.handover.verify_timeout);
     let handover = handover::Handover::start(connect(&config.queue)?, &config.handover);
     let rules = |completes| Rules {

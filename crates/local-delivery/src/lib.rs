@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use config::{Config, DEFAULTS};
 use posthorn_api::mailbox::v1::mailbox_service_server::MailboxServiceServer;
-use posthorn_service::{Error, Grpc, Listen, Process};
+use posthorn_service::{Error, Grpc, Listen, Process, Running};
 pub use store::migrate;
 
 /// Above tonic's default of 4 MiB, for chunks of any client's choosing.
@@ -30,7 +30,11 @@ const MESSAGE_BYTES: usize = 64 << 20;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the service until the process is told to stop and all that is in hand is finished or given back.
-pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+pub fn run(config: Config, process: Process) -> Running {
+    Box::pin(compose(config, process))
+}
+
+async fn compose(config: Config, process: Process) -> Result<(), Error> {
     // A part that cannot go on stops the others of this service, not those of the process.
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let postgres = process.ready.need("postgres");

@@ -28,7 +28,7 @@ use posthorn_api::queue::v1::queue_service_server::QueueServiceServer;
 use posthorn_api::spool::v1::spool_service_server::SpoolServiceServer;
 use posthorn_api::trace::v1::trace_service_server::TraceServiceServer;
 use posthorn_api::work::v1::work_service_server::WorkServiceServer;
-use posthorn_service::{Error, Grpc, Process};
+use posthorn_service::{Error, Grpc, Process, Running};
 use tokio::task::JoinSet;
 
 pub use config::{Config, DEFAULTS};
@@ -38,7 +38,11 @@ pub use spool::migrate;
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// Runs the queue until `process.shutdown`; returns when what it was told has been written.
-pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+pub fn run(config: Config, process: Process) -> Running {
+    Box::pin(compose(config, process))
+}
+
+async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let pool = spool::pool(&config.database).map_err(Error::fatal)?;
     let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
     let (postgres, redis) = (process.ready.need("postgres"), process.ready.need("redis"));

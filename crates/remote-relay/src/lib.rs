@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use config::{Config, DEFAULTS};
-use posthorn_service::{Error, Grpc, Listen, Process};
+use posthorn_service::{Error, Grpc, Listen, Process, Running};
 use tokio_util::sync::CancellationToken;
 
 use content::Spool;
@@ -31,7 +31,11 @@ const MESSAGE_BYTES: usize = 64 << 20;
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Runs the service until the process is told to stop and all that is in hand is finished or given back.
-pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+pub fn run(config: Config, process: Process) -> Running {
+    Box::pin(compose(config, process))
+}
+
+async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let contradictions = config.contradictions();
     if !contradictions.is_empty() {
         return Err(Error::Config(contradictions.join("\n")));

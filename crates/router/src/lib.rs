@@ -20,10 +20,14 @@ use std::sync::Arc;
 pub use config::{Config, DEFAULTS};
 use posthorn_api::directory::v1::directory_service_server::DirectoryServiceServer;
 use posthorn_api::routing::v1::routing_service_server::RoutingServiceServer;
-use posthorn_service::{Error, Grpc, Process};
+use posthorn_service::{Error, Grpc, Process, Running};
 
 /// Serves the directory and the routing, and works for the queue, until told to stop.
-pub async fn run(config: Config, process: Process) -> Result<(), Error> {
+pub fn run(config: Config, process: Process) -> Running {
+    Box::pin(compose(config, process))
+}
+
+async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let policy = config.policy();
     let cache = Arc::new(cache::Cache::new(&config.cache));
     let pool = directory::pool(&config.database).map_err(Error::fatal)?;

@@ -13,3 +13,7 @@ pub use client::{Channel, connect};
 pub use error::Error;
 pub use process::{Need, Process, Readiness, wait_for};
 pub use server::{Grpc, Listen};
+
+/// A service that runs. Boxed: the code of a future is generated where it is first polled or boxed, which is to be the
+/// service's own crate and not, all five together, the binary.
+pub type Running = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
