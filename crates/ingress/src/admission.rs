@@ -1,11 +1,13 @@
 //! Who may send to whom.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_mail::{EnhancedStatus, Recipient, ReversePath, Status};
-use posthorn_service::Channel;
+use posthorn_service::{Channel, gather};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// What the router says about a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,16 +45,35 @@ impl Away {
     }
 }
 
-/// Asks the router.
+/// Calls to the router that may be under way at once, and recipients in one of them.
+const CALLS: usize = 4;
+const RECIPIENTS: usize = 1000;
+
+/// Asks the router. What several sessions ask while calls are under way goes into one (R7). Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     router: RoutingServiceClient<Channel>,
     timeout: Duration,
+    questions: mpsc::Sender<Question>,
+}
+
+/// What a session asks.
+#[derive(Debug)]
+struct Question {
+    recipients: Vec<String>,
+    answer: oneshot::Sender<Result<Vec<Place>, tonic::Status>>,
 }
 
 impl Admission {
+    /// Starts the tasks that call the router; they end with the last clone. Must be called within a tokio runtime.
     pub(crate) fn new(router: Channel, timeout: Duration) -> Self {
-        Self { router: RoutingServiceClient::new(router), timeout }
+        let router = RoutingServiceClient::new(router);
+        let (questions, waiting) = mpsc::channel(RECIPIENTS);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..CALLS {
+            tokio::spawn(ask(router.clone(), timeout, Arc::clone(&waiting)));
+        }
+        Self { router, timeout, questions }
     }
 
     /// One verdict a recipient, in order.
@@ -62,7 +83,7 @@ impl Admission {
         recipients: &[Recipient],
         may_relay: bool,
     ) -> Result<Vec<Verdict>, Away> {
-        let places = self.places(sender, recipients).await.map_err(|status| {
+        let places = self.places(recipients).await.map_err(|status| {
             tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
             metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
             Away
@@ -88,25 +109,56 @@ impl Admission {
         Ok(answer.into_inner())
     }
 
-    async fn places(
-        &self,
-        sender: &ReversePath,
-        recipients: &[Recipient],
-    ) -> Result<Vec<Place>, tonic::Status> {
-        let request = wire::VerifyRequest {
-            sender: sender.to_string(),
-            recipients: recipients.iter().map(|recipient| recipient.address.to_string()).collect(),
-        };
-        let mut router = self.router.clone();
-        let answer = tokio::time::timeout(self.timeout, router.verify(request))
-            .await
-            .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??
-            .into_inner();
-        if answer.results.len() != recipients.len() {
-            return Err(tonic::Status::internal("the router answered for another number of recipients"));
-        }
-        answer.results.into_iter().map(place).collect()
+    async fn places(&self, recipients: &[Recipient]) -> Result<Vec<Place>, tonic::Status> {
+        let gone = || tonic::Status::internal("nobody asks the router any more");
+        let recipients = recipients.iter().map(|recipient| recipient.address.to_string()).collect();
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question { recipients, answer }).await.map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
     }
+}
+
+/// Calls the router with what has gathered, again and again.
+async fn ask(
+    mut router: RoutingServiceClient<Channel>,
+    timeout: Duration,
+    waiting: Arc<Mutex<mpsc::Receiver<Question>>>,
+) {
+    loop {
+        let mut asked = 0;
+        let is_full = |question: &Question| {
+            asked += question.recipients.len();
+            asked >= RECIPIENTS
+        };
+        let Some(mut questions) = gather(&waiting, is_full).await else { return };
+        let counts: Vec<usize> = questions.iter().map(|question| question.recipients.len()).collect();
+        let recipients = questions.iter_mut().flat_map(|q| std::mem::take(&mut q.recipients)).collect();
+        let places = call(&mut router, timeout, recipients).await;
+        let mut places = places.map(Vec::into_iter);
+        for (Question { answer, .. }, count) in questions.into_iter().zip(counts) {
+            // The session may have been cut off meanwhile.
+            let _ = answer.send(match &mut places {
+                Ok(places) => Ok(places.take(count).collect()),
+                Err(status) => Err(status.clone()),
+            });
+        }
+    }
+}
+
+async fn call(
+    router: &mut RoutingServiceClient<Channel>,
+    timeout: Duration,
+    recipients: Vec<String>,
+) -> Result<Vec<Place>, tonic::Status> {
+    let asked = recipients.len();
+    let answer = tokio::time::timeout(timeout, router.verify(wire::VerifyRequest { recipients }))
+        .await
+        .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??
+        .into_inner();
+    if answer.results.len() != asked {
+        return Err(tonic::Status::internal("the router answered for another number of recipients"));
+    }
+    answer.results.into_iter().map(place).collect()
 }
 
 fn place(result: wire::VerifyResult) -> Result<Place, tonic::Status> {

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use posthorn_api::mail::v1::Origin;
 use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status};
+use posthorn_service::gather;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -16,6 +18,7 @@ use tracing::Instrument as _;
 use crate::config::Config;
 use crate::error::Unavailable;
 use crate::hub::Hub;
+use crate::in_hand::Letter;
 use crate::message::Recipient;
 use crate::schedule::{Flow, Item, Key, Kind, Lane};
 use crate::spool::{self, KnownKey, Message, NewKey, NewMessage};
@@ -171,18 +174,13 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     let most = hub.config.accept.max_batch;
     let most_bytes = hub.config.accept.max_batch_bytes.as_u64();
     loop {
-        let mut batch = Vec::new();
-        {
-            let mut jobs = jobs.lock().await;
-            let Some(first) = jobs.recv().await else { return };
-            let mut bytes = first.incoming.content.size();
-            batch.push(first);
-            while batch.len() < most && bytes < most_bytes {
-                let Ok(job) = jobs.try_recv() else { break };
-                bytes += job.incoming.content.size();
-                batch.push(job);
-            }
-        }
+        let (mut messages, mut bytes) = (0, 0);
+        let is_full = |job: &Job| {
+            messages += 1;
+            bytes += job.incoming.content.size();
+            messages >= most || bytes >= most_bytes
+        };
+        let Some(batch) = gather(&jobs, is_full).await else { return };
         let span = tracing::info_span!("queue.accept", messages = batch.len());
         for job in &batch {
             posthorn_service::trace::link(&span, &job.incoming.traceparent);
@@ -194,11 +192,15 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
 async fn write(hub: &Hub, mut batch: Vec<Job>) {
     // Who no longer waits for the answer hands the message in again: it must not come in behind itself.
     batch.retain(|job| !job.answer.is_closed());
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let (incoming, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|job| (job.incoming, job.answer)).unzip();
+    let mut stored = Vec::new();
     let given = match store(hub, &incoming).await {
-        Ok(given) => given.into_iter().map(Ok).collect(),
+        Ok((given, new)) => {
+            stored = new;
+            given.into_iter().map(Ok).collect()
+        }
         Err(error) if spool::is_away(&error) || incoming.len() == 1 => {
             vec![Err(refuse(&error)); incoming.len()]
         }
@@ -207,7 +209,10 @@ async fn write(hub: &Hub, mut batch: Vec<Job>) {
             let mut given = Vec::with_capacity(incoming.len());
             for one in incoming.chunks(1) {
                 let answer = store(hub, one).await.map_err(|error| refuse(&error));
-                given.push(answer.map(|mut answers| answers.remove(0)));
+                given.push(answer.map(|(mut answers, new)| {
+                    stored.extend(new);
+                    answers.remove(0)
+                }));
             }
             given
         }
@@ -217,6 +222,32 @@ async fn write(hub: &Hub, mut batch: Vec<Job>) {
         // A caller that has gone will ask again, with the same id or key.
         let _ = answer.send(given);
     }
+    begin_work(hub, stored).await;
+}
+
+/// Takes new messages in hand, as many as may be; the others, and those that were there already, go by the schedule.
+async fn begin_work(hub: &Hub, stored: Vec<Stored>) {
+    let now = OffsetDateTime::now_utc();
+    let (mut letters, mut scheduled) = (Vec::new(), Vec::new());
+    let room = hub.in_hand.room();
+    for Stored { new, is_new } in stored {
+        if is_new && letters.len() < room {
+            letters.push(Letter::new(new.message, new.recipients, Instant::now()));
+        } else {
+            scheduled.push((fresh_item(&new.message), now));
+        }
+    }
+    let in_hand: Vec<Item> = letters.iter().map(Letter::item).collect();
+    // Nothing waits for the schedule: should this process die before it knows, the sweep finds them.
+    let too_late = hub.in_hand.put(Kind::Route, letters, Instant::now());
+    if !in_hand.is_empty() {
+        let until = now + hub.config.lease.length;
+        if let Err(error) = hub.schedule.take_in_hand(Kind::Route, &in_hand, until).await {
+            hub.redis_failed(&error);
+        }
+    }
+    scheduled.extend(too_late.into_iter().map(|item| (item, now)));
+    hub.schedule_soon(Kind::Route, &scheduled, now).await;
 }
 
 fn refuse(error: &sqlx::Error) -> Unavailable {
@@ -224,8 +255,15 @@ fn refuse(error: &sqlx::Error) -> Unavailable {
     Unavailable::transaction(error)
 }
 
-/// One transaction: R1's commit. Then the messages are scheduled, as best as can be.
-async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<Vec<Answer>> {
+/// A message that is durable.
+struct Stored {
+    new: NewMessage,
+    /// It was not there before.
+    is_new: bool,
+}
+
+/// One transaction: R1's commit.
+async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<(Vec<Answer>, Vec<Stored>)> {
     let now = OffsetDateTime::now_utc();
     let mut transaction = hub.pool.begin().await?;
     let repeated = keys(&mut transaction, incoming).await?;
@@ -245,17 +283,21 @@ async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<Vec<Answer>> {
     let contents: HashMap<MessageId, &Content> = new.iter().map(|(i, _)| (i.id, &i.content)).collect();
     let new: Vec<NewMessage> = new.into_iter().map(|(_, message)| message).collect();
     let repeated: Vec<MessageId> = incoming.iter().filter(|i| i.repeated).map(|i| i.id).collect();
-    let records = insert(&mut transaction, &new, &contents, &repeated, now).await?;
+    let is_new = insert(&mut transaction, &new, &contents, &repeated).await?;
     transaction.commit().await?;
 
-    let bytes = new.iter().map(|n| n.message.size).sum();
-    hub.level.add(new.len() as u64, bytes);
-    metrics::counter!("posthorn_queue_accepted_total").increment(new.len() as u64);
+    let new = new.into_iter().map(|new| Stored { is_new: is_new.contains(&new.message.id), new });
+    let new: Vec<Stored> = new.collect();
+    let stored = || new.iter().filter(|stored| stored.is_new).map(|stored| &stored.new);
+    let bytes = stored().map(|n| n.message.size).sum();
+    hub.level.add(is_new.len() as u64, bytes);
+    metrics::counter!("posthorn_queue_accepted_total").increment(is_new.len() as u64);
     metrics::counter!("posthorn_queue_accepted_bytes").increment(bytes);
-    hub.wake.tell(&records);
-    hub.timer_at(new.iter().map(|n| n.timer_at).min());
-    hub.schedule_soon(Kind::Route, &fresh_items(&new, now), now).await;
-    Ok(answers)
+    if hub.wake.is_watched() {
+        hub.wake.tell(&stored().map(|n| Record::accepted(&n.message)).collect::<Vec<_>>());
+    }
+    hub.timer_at(stored().map(|n| n.timer_at).min());
+    Ok((answers, new))
 }
 
 /// The messages whose key was seen before, by their place, with their answers.
@@ -330,33 +372,29 @@ fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> New
     }
 }
 
-/// Inserts messages with all that belongs to them; those that are there already, and of the repeated ones those that
-/// have ended, are passed over.
+/// Inserts messages with all that belongs to them, and returns which are new; those that are there already, and of the
+/// repeated ones those that have ended, are passed over.
 async fn insert(
     connection: &mut sqlx::PgConnection,
     new: &[NewMessage],
     contents: &HashMap<MessageId, &Content>,
     repeated: &[MessageId],
-    now: OffsetDateTime,
-) -> sqlx::Result<Vec<Record>> {
-    let mut is_new: HashSet<MessageId> = ledger::insert::messages(connection, new).await?;
-    for ended in ledger::insert::take_back_ended(connection, repeated).await? {
+) -> sqlx::Result<HashSet<MessageId>> {
+    let mut is_new = ledger::insert::messages(connection, new).await?;
+    let repeated: Vec<MessageId> = repeated.iter().filter(|id| is_new.contains(id)).copied().collect();
+    for ended in ledger::insert::take_back_ended(connection, &repeated).await? {
         is_new.remove(&ended);
     }
-    let new = || new.iter().filter(|n| is_new.contains(&n.message.id));
-    let recipients: Vec<(MessageId, &Recipient)> =
-        new().flat_map(|n| n.recipients.iter().map(|r| (n.message.id, r))).collect();
-    ledger::insert::recipients(connection, &recipients).await?;
-    let contents: Vec<(MessageId, Bytes)> = new()
+    let contents: Vec<(MessageId, Bytes)> = new
+        .iter()
+        .filter(|n| is_new.contains(&n.message.id))
         .filter_map(|n| match contents.get(&n.message.id)? {
             Content::Here(bytes) => Some((n.message.id, bytes.clone())),
             Content::Uploaded(_) => None,
         })
         .collect();
     posthorn_content::insert(connection, &contents).await?;
-    let records: Vec<Record> = new().map(|n| Record::accepted(&n.message, now)).collect();
-    ledger::trace::insert(connection, &records, now).await?;
-    Ok(records)
+    Ok(is_new)
 }
 
 /// Messages of Posthorn's own (notices) join the spool in the transaction of what they tell of.
@@ -371,14 +409,13 @@ pub(crate) async fn insert_own(
     }
     let contents = own.iter().map(|i| (i.id, &i.content)).collect();
     let new: Vec<NewMessage> = own.iter().map(|i| new_message(config, i, now)).collect();
-    let records = insert(connection, &new, &contents, &[], now).await?;
-    Ok((records, fresh_items(&new, now)))
+    insert(connection, &new, &contents, &[]).await?;
+    let items = new.iter().map(|n| (fresh_item(&n.message), now)).collect();
+    Ok((new.iter().map(|n| Record::accepted(&n.message)).collect(), items))
 }
 
-fn fresh_items(new: &[NewMessage], now: OffsetDateTime) -> Vec<(Item, OffsetDateTime)> {
-    new.iter()
-        .map(|n| (Item { key: Key { message: n.message.id, lane: Lane::ROUTE }, flow: n.message.flow }, now))
-        .collect()
+fn fresh_item(message: &Message) -> Item {
+    Item { key: Key { message: message.id, lane: Lane::ROUTE }, flow: message.flow }
 }
 
 /// Counts the spool anew.

@@ -157,6 +157,8 @@ pub struct Lease {
     /// The same once its stream is broken.
     #[serde(with = "humantime_serde")]
     pub orphaned: Duration,
+    /// The most messages led from the door to the mailbox without a stop at the ledger.
+    pub in_hand: usize,
     /// Leases without an outcome after which an item is set aside.
     pub poison_after: u8,
     /// The most items in a batch.

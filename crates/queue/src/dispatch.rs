@@ -1,7 +1,7 @@
 //! Giving work out: credits in, batches out. One loop a worker's stream; it sleeps until there is work.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
 use posthorn_api::work::v1::{Batch, WorkResponse, work_response::Response};
@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::hub::Hub;
 use crate::load;
-use crate::schedule::{Ask, Kind, Leased, Leasing, Settle, Then, Token};
+use crate::schedule::{Ask, Item, Kind, Leased, Leasing, Settle, Then, Token};
 
 /// Batches of a worker that are remembered before those that have their outcomes are forgotten.
 const REMEMBERED: usize = 256;
@@ -20,6 +20,8 @@ const REMEMBERED: usize = 256;
 /// A worker at the other end of a stream.
 pub(crate) struct Worker {
     pub(crate) kind: Kind,
+    /// Tells the streams of this process apart.
+    pub(crate) id: u64,
     /// For logs.
     pub(crate) name: String,
     /// The most items in a batch.
@@ -35,8 +37,8 @@ pub(crate) struct Worker {
 
 /// Gives the worker batches until its stream ends or the service is to stop.
 pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
-    let mut wake = hub.wake.watch(worker.kind);
-    let mut first_partition = 0;
+    let _present = hub.in_hand.present(worker.kind);
+    let mut sources = Sources::new(&hub, worker.kind);
     loop {
         let credit = tokio::select! {
             biased;
@@ -44,14 +46,7 @@ pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
             credit = worker.credits.acquire() => credit,
         };
         let Ok(credit) = credit else { return };
-        let turn = tokio::select! {
-            biased;
-            () = over(&hub, &worker) => return,
-            turn = OptionFuture::from(hub.wake.turn(worker.kind).map(|line| line.lock())) => turn,
-        };
-        let batch = next_batch(&hub, &worker, &mut wake, &mut first_partition).await;
-        drop(turn);
-        let Some(batch) = batch else { return };
+        let Some(batch) = sources.next_batch(&hub, &worker).await else { return };
         credit.forget();
         let response = WorkResponse { response: Some(Response::Batch(batch)) };
         if worker.out.send(Ok(response)).await.is_err() {
@@ -76,56 +71,117 @@ async fn over(hub: &Hub, worker: &Worker) {
     }
 }
 
-/// The next batch, whenever there is one; `None` when no more is to be given. Only its pauses are broken off: what has
-/// just been leased would be nobody's until the lease ends.
-async fn next_batch(
-    hub: &Hub,
-    worker: &Worker,
-    wake: &mut watch::Receiver<()>,
-    first_partition: &mut u16,
-) -> Option<Batch> {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        // Marked as seen before looking: what comes between wakes at once.
-        wake.borrow_and_update();
-        match lease(hub, worker, first_partition).await {
-            Ok(Leasing::Batch(leased)) => match give(hub, worker, leased).await {
-                Ok(Some(batch)) => return Some(batch),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, worker = worker.name, "work could not be read, trying again in {pause:?}");
-                    unless_over(hub, worker, tokio::time::sleep(pause)).await?;
-                    pause = (pause * 2).min(Duration::from_secs(2));
+/// Where a worker's batches come from: the schedule, and what is in hand here. While both have something they take
+/// turns, so that neither what waits in line nor what has just come in stands still.
+struct Sources {
+    schedule_news: watch::Receiver<()>,
+    in_hand_news: Option<watch::Receiver<()>>,
+    /// When the schedule may have something, if nothing is heard of it before.
+    look_at: OffsetDateTime,
+    first_partition: u16,
+    in_hand_had_its_turn: bool,
+}
+
+impl Sources {
+    fn new(hub: &Hub, kind: Kind) -> Self {
+        Self {
+            schedule_news: hub.wake.watch(kind),
+            in_hand_news: hub.in_hand.watch(kind),
+            look_at: OffsetDateTime::UNIX_EPOCH,
+            first_partition: 0,
+            in_hand_had_its_turn: false,
+        }
+    }
+
+    /// The next batch, whenever there is one; `None` when no more is to be given. Only its pauses are broken off: what
+    /// has just been leased would be nobody's until the lease ends.
+    async fn next_batch(&mut self, hub: &Hub, worker: &Worker) -> Option<Batch> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let look = self.may_be_scheduled();
+            if !(look && self.in_hand_had_its_turn)
+                && let Some(batch) = self.in_hand(hub, worker)
+            {
+                return Some(batch);
+            }
+            if look {
+                self.in_hand_had_its_turn = false;
+                match self.scheduled(hub, worker).await {
+                    Ok(Some(batch)) => return Some(batch),
+                    Ok(None) => pause = Duration::from_millis(50),
+                    Err(Failed) => {
+                        // What is in hand goes on without the schedule.
+                        self.look_at = OffsetDateTime::now_utc() + pause;
+                        pause = (pause * 2).min(Duration::from_secs(2));
+                    }
                 }
-            },
+            } else {
+                unless_over(hub, worker, self.wait()).await?;
+            }
+        }
+    }
+
+    fn may_be_scheduled(&self) -> bool {
+        self.schedule_news.has_changed().unwrap_or(false) || OffsetDateTime::now_utc() >= self.look_at
+    }
+
+    fn in_hand(&mut self, hub: &Hub, worker: &Worker) -> Option<Batch> {
+        // Marked as seen before looking: what comes between wakes at once.
+        self.in_hand_news.as_mut()?.borrow_and_update();
+        let (token, items) = hub.in_hand.give(worker.kind, worker.id, worker.max_batch, Instant::now())?;
+        self.in_hand_had_its_turn = true;
+        metrics::counter!("posthorn_queue_in_hand_total", "kind" => worker.kind.name())
+            .increment(items.len() as u64);
+        Some(batch(hub, token, items, String::new()))
+    }
+
+    /// A batch of the schedule; `None` when this look has brought nothing.
+    async fn scheduled(&mut self, hub: &Hub, worker: &Worker) -> Result<Option<Batch>, Failed> {
+        self.schedule_news.borrow_and_update();
+        match lease(hub, worker, &mut self.first_partition).await {
+            Ok(Leasing::Batch(leased)) => give(hub, worker, leased).await.map_err(|error| {
+                tracing::warn!(%error, worker = worker.name, "work could not be read, trying again soon");
+                Failed
+            }),
             Ok(Leasing::Nothing(next)) => {
-                pause = Duration::from_millis(50);
-                unless_over(hub, worker, wait(wake, next)).await?;
+                // A minute at most, should a word be lost with the connection it came by.
+                let longest = OffsetDateTime::now_utc() + Duration::from_secs(60);
+                // A millisecond more: times in the schedule are cut to one.
+                self.look_at = next.map_or(longest, |at| at + Duration::from_millis(1)).min(longest);
+                Ok(None)
             }
             Ok(Leasing::Empty) => {
                 hub.recover.notify_one();
                 // Whoever fills it wakes all.
-                let next = OffsetDateTime::now_utc() + Duration::from_secs(1);
-                unless_over(hub, worker, wait(wake, Some(next))).await?;
+                self.look_at = OffsetDateTime::now_utc() + Duration::from_secs(1);
+                Ok(None)
             }
             Err(error) => {
                 hub.redis_failed(&error);
-                unless_over(hub, worker, tokio::time::sleep(pause)).await?;
-                pause = (pause * 2).min(Duration::from_secs(2));
+                Err(Failed)
             }
+        }
+    }
+
+    /// Sleeps until there is news, or the schedule is to be looked at.
+    async fn wait(&mut self) {
+        let left = Duration::try_from(self.look_at - OffsetDateTime::now_utc()).unwrap_or_default();
+        let in_hand = async {
+            match &mut self.in_hand_news {
+                Some(news) => drop(news.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.schedule_news.changed() => self.look_at = OffsetDateTime::UNIX_EPOCH,
+            () = in_hand => {}
+            () = tokio::time::sleep(left) => {}
         }
     }
 }
 
-/// Sleeps until woken, or until `next`; a minute at most, should a wake be lost with the connection it came by.
-async fn wait(wake: &mut watch::Receiver<()>, next: Option<OffsetDateTime>) {
-    let longest = Duration::from_secs(60);
-    let left = next.map_or(longest, |at| {
-        // A millisecond more: times in the schedule are cut to one.
-        Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default() + Duration::from_millis(1)
-    });
-    let _ = tokio::time::timeout(left.min(longest), wake.changed()).await;
-}
+/// A store did not answer as it should; it has been said.
+struct Failed;
 
 /// Leases from the partitions in turn.
 async fn lease(hub: &Hub, worker: &Worker, first_partition: &mut u16) -> redis::RedisResult<Leasing> {
@@ -160,11 +216,7 @@ async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option
         Ok(loaded) => loaded,
         Err(error) => {
             // They need not wait for the lease to end, and it is not their fault: the lease does not count.
-            let back = |(item, _): &(crate::schedule::Item, u8)| Settle {
-                key: item.key,
-                token,
-                then: Then::At(now),
-            };
+            let back = |(item, _): &(Item, u8)| Settle { key: item.key, token, then: Then::At(now) };
             settle(hub, &leased.items.iter().map(back).collect::<Vec<_>>(), now).await;
             return Err(error);
         }
@@ -182,12 +234,16 @@ async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option
     drop(given);
     metrics::counter!("posthorn_queue_leased_total", "kind" => worker.kind.name())
         .increment(loaded.items.len() as u64);
-    Ok(Some(Batch {
+    Ok(Some(batch(hub, token, loaded.items, loaded.destination)))
+}
+
+fn batch(hub: &Hub, token: Token, items: Vec<WorkItem>, destination: String) -> Batch {
+    Batch {
         token: bytes::Bytes::copy_from_slice(token.bytes()),
         lease: Some(posthorn_api::duration(hub.config.lease.length)),
-        items: loaded.items,
-        destination: loaded.destination,
-    }))
+        items,
+        destination,
+    }
 }
 
 async fn settle(hub: &Hub, ends: &[Settle], now: OffsetDateTime) {
@@ -201,12 +257,14 @@ async fn settle(hub: &Hub, ends: &[Settle], now: OffsetDateTime) {
 /// The worker's stream is gone. What it had of work that may be done twice is given to others soon; a transfer may
 /// still go on and be reported by another stream, so remote work keeps its lease.
 pub(crate) async fn orphan(hub: &Hub, worker: &Worker) {
+    let now = OffsetDateTime::now_utc();
+    let in_hand = hub.in_hand.orphans(worker.id);
+    pass_on(hub, &in_hand, now + hub.config.lease.orphaned).await;
     let mut given = std::mem::take(&mut *worker.given.lock().unwrap_or_else(PoisonError::into_inner));
     hub.leases.retain(&mut given);
     if worker.kind == Kind::Remote || given.is_empty() {
         return;
     }
-    let now = OffsetDateTime::now_utc();
     for token in given {
         for partition in hub.schedule.partitions() {
             if let Err(error) =
@@ -218,4 +276,22 @@ pub(crate) async fn orphan(hub: &Hub, worker: &Worker) {
         }
     }
     hub.wake.wake(worker.kind);
+}
+
+/// What was in hand goes by the schedule.
+pub(crate) async fn pass_on(hub: &Hub, items: &[Item], at: OffsetDateTime) {
+    let items: Vec<(Item, OffsetDateTime)> = items.iter().map(|item| (*item, at)).collect();
+    hub.schedule_soon(Kind::Route, &items, OffsetDateTime::now_utc()).await;
+}
+
+/// What waits in hand for a worker too long goes by the schedule; at the end all of it.
+pub(crate) async fn pass_on_what_waits(hub: Arc<Hub>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while hub.shutdown.run_until_cancelled(every.tick()).await.is_some() {
+        let late = hub.in_hand.overdue(Instant::now());
+        pass_on(&hub, &late, OffsetDateTime::now_utc()).await;
+    }
+    let waiting = hub.in_hand.close();
+    pass_on(&hub, &waiting, OffsetDateTime::now_utc()).await;
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::Level;
 use crate::config::Config;
+use crate::in_hand::InHand;
 use crate::retry::Policy;
 use crate::schedule::{Add, Item, Key, Kind, Schedule, Token};
 use crate::trace::Watchers;
@@ -26,6 +27,7 @@ pub(crate) struct Hub {
     pub(crate) watchers: Watchers,
     pub(crate) level: Arc<Level>,
     pub(crate) leases: Leases,
+    pub(crate) in_hand: InHand,
     /// The schedule may lack something: it is to be compared with the spool.
     pub(crate) recover: Notify,
     /// A message must be looked at within a minute.

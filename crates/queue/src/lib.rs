@@ -8,6 +8,7 @@ mod error;
 mod fill;
 mod grpc;
 mod hub;
+mod in_hand;
 mod late;
 mod load;
 mod message;
@@ -57,6 +58,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         wake: wake::Wake::new(watchers.clone()),
         watchers,
         leases: hub::Leases::default(),
+        in_hand: in_hand::InHand::new(config.lease.in_hand, config.lease.length),
         recover: Default::default(),
         timer: Default::default(),
         shutdown: process.shutdown.clone(),
@@ -78,6 +80,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     helpers.spawn(fill::run(hub.clone(), redis));
     helpers.spawn(timer::run(hub.clone()));
     helpers.spawn(clean::run(hub.clone()));
+    helpers.spawn(dispatch::pass_on_what_waits(hub.clone()));
     helpers.spawn({
         let hub = hub.clone();
         async move { hub.wake.run(&hub.schedule, &hub.shutdown).await }

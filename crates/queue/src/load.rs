@@ -78,7 +78,7 @@ pub(crate) async fn load(hub: &Hub, leased: &Leased, now: OffsetDateTime) -> sql
     Ok(loaded)
 }
 
-fn work_item(message: &Message, recipients: impl Iterator<Item = Recipient>) -> WorkItem {
+pub(crate) fn work_item(message: &Message, recipients: impl Iterator<Item = Recipient>) -> WorkItem {
     WorkItem {
         message_id: message_id_bytes(message.id),
         sender: message.sender.clone(),
@@ -148,7 +148,7 @@ async fn set_aside(
         Record::new(*id, vec![posthorn_api::trace::v1::Event { detail, ..event }])
     };
     let records: Vec<Record> = new.iter().map(record).collect();
-    spool::trace::insert(&mut transaction, &records, now).await?;
+    spool::trace::insert(&mut transaction, &records.iter().collect::<Vec<_>>(), now).await?;
     transaction.commit().await?;
     hub.wake.tell(&records);
     for id in new {

@@ -63,7 +63,7 @@ async fn mark(
     };
     let records: Vec<Record> =
         changed.iter().map(|id| Record::new(*id, vec![event(*id, now, kind)])).collect();
-    spool::trace::insert(connection, &records, now).await?;
+    spool::trace::insert(connection, &records.iter().collect::<Vec<_>>(), now).await?;
     transaction.commit().await?;
     hub.wake.tell(&records);
     if matches!(operation, Operation::Retry) {

@@ -3,15 +3,17 @@
 
 pub(crate) mod delivery;
 pub(crate) mod effects;
+mod in_hand;
 mod notices;
 pub(crate) mod route;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future;
 use posthorn_mail::{MessageId, Outcome};
+use posthorn_service::gather;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -82,21 +84,15 @@ pub(crate) fn start(hub: &Arc<Hub>, tasks: &mut JoinSet<()>) -> Outcomes {
 
 async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     loop {
-        let mut batch = Vec::new();
-        {
-            let mut jobs = jobs.lock().await;
-            let Some(first) = jobs.recv().await else { return };
-            let mut items = first.items.len();
-            batch.push(first);
-            while items < hub.config.outcome.max_batch {
-                let Ok(job) = jobs.try_recv() else { break };
-                items += job.items.len();
-                batch.push(job);
-            }
-        }
+        let mut items = 0;
+        let is_full = |job: &Job| {
+            items += job.items.len();
+            items >= hub.config.outcome.max_batch
+        };
+        let Some(batch) = gather(&jobs, is_full).await else { return };
         let items: Vec<Reported> = batch.iter().flat_map(|job| job.items.iter().cloned()).collect();
         let span = tracing::info_span!("queue.outcome", items = items.len());
-        let Some(stale) = record(&hub, &items).instrument(span).await else { continue };
+        let Some(stale) = in_hand::record(&hub, items).instrument(span).await else { continue };
         let mut stale = stale.into_iter();
         for job in batch {
             let its_own = stale.by_ref().take(job.items.len()).collect();
@@ -108,14 +104,13 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
 
 /// Writes a batch, as often as the stores need to take it. `None`: the service ends first.
 async fn record(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
-    let started = std::time::Instant::now();
-    let mut pause = Duration::from_millis(50);
+    let mut insistence = Insistence::begin();
     loop {
         let good = claim(hub, items).await;
         let error = match good {
             Some(good) => match write(hub, items, &good).await {
                 Ok(()) => {
-                    metrics::histogram!("posthorn_queue_outcome_seconds").record(started.elapsed());
+                    metrics::histogram!("posthorn_queue_outcome_seconds").record(insistence.elapsed());
                     let stale: Vec<bool> = good.into_iter().map(|good| !good).collect();
                     let count = stale.iter().filter(|stale| **stale).count();
                     metrics::counter!("posthorn_queue_stale_reports_total").increment(count as u64);
@@ -125,17 +120,34 @@ async fn record(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
             },
             None => "Redis is away".to_owned(),
         };
-        tracing::warn!(
-            error,
-            items = items.len(),
-            "outcomes could not be written, trying again in {pause:?}"
-        );
+        insistence.again(hub, items.len(), &error).await?;
+    }
+}
+
+/// Outcomes are written as often as it takes.
+struct Insistence {
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Insistence {
+    fn begin() -> Self {
+        Self { begun: Instant::now(), pause: Duration::from_millis(50) }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Waits for the next attempt. `None`: the service ends first.
+    async fn again(&mut self, hub: &Hub, items: usize, error: &str) -> Option<()> {
+        let pause = self.pause;
+        tracing::warn!(error, items, "outcomes could not be written, trying again in {pause:?}");
         // Also after the signal to stop: an outcome that is lost may be a message sent twice.
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
-        if hub.shutdown.is_cancelled() && started.elapsed() > hub.config.listen.drain {
-            return None;
-        }
+        self.pause = (pause * 2).min(Duration::from_secs(2));
+        let over = hub.shutdown.is_cancelled() && self.begun.elapsed() > hub.config.listen.drain;
+        (!over).then_some(())
     }
 }
 
@@ -249,7 +261,10 @@ pub(crate) async fn commit(
     }
     let events = std::mem::take(&mut effects.events);
     let of_messages: Vec<Record> = events.into_iter().map(|(id, events)| Record::new(id, events)).collect();
-    spool::trace::insert(connection, &of_messages, now).await?;
+    // What a message's own row said goes with it.
+    let last_words: Vec<Record> = ended.iter().map(|id| Record::accepted(&effects.messages[id])).collect();
+    let to_write: Vec<&Record> = last_words.iter().chain(&of_messages).collect();
+    spool::trace::insert(connection, &to_write, now).await?;
     transaction.commit().await?;
 
     records.extend(of_messages);

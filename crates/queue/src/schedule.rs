@@ -7,7 +7,6 @@ mod item;
 mod open;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -192,6 +191,55 @@ impl Schedule {
         Ok(changed)
     }
 
+    /// What this process leads by itself, in hand, is due at the end of a lease, should it die.
+    pub(crate) async fn take_in_hand(
+        &self,
+        kind: Kind,
+        items: &[Item],
+        until: OffsetDateTime,
+    ) -> RedisResult<()> {
+        self.set_due("NX", kind, items, until).await
+    }
+
+    /// What this process has in hand takes longer; what has been brought forward meanwhile, and leased, is left alone.
+    pub(crate) async fn keep_in_hand(
+        &self,
+        kind: Kind,
+        items: &[Item],
+        until: OffsetDateTime,
+    ) -> RedisResult<()> {
+        self.set_due("XX", kind, items, until).await
+    }
+
+    async fn set_due(&self, how: &str, kind: Kind, items: &[Item], at: OffsetDateTime) -> RedisResult<()> {
+        for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
+            for items in items.chunks(ITEMS_A_CALL) {
+                let mut command = redis::cmd("ZADD");
+                command.arg(self.key(kind, partition, "due")).arg(how);
+                for item in items {
+                    command.arg(millis(at)).arg(&item.bytes()[..]);
+                }
+                command.exec_async(&mut self.connection.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What this process had in hand is done. Where another has leased it meanwhile, it finds nothing to do.
+    pub(crate) async fn done_in_hand(&self, kind: Kind, items: &[Item]) -> RedisResult<()> {
+        for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
+            for items in items.chunks(ITEMS_A_CALL) {
+                let mut command = redis::cmd("ZREM");
+                command.arg(self.key(kind, partition, "due"));
+                for item in items {
+                    command.arg(&item.bytes()[..]);
+                }
+                command.exec_async(&mut self.connection.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Leases a batch of a partition.
     pub(crate) async fn lease(&self, kind: Kind, partition: u16, ask: &Ask) -> RedisResult<Leasing> {
         let mut call = self.call(&self.scripts.lease, (kind, partition));
@@ -199,7 +247,7 @@ impl Schedule {
             .arg(millis(ask.until))
             .arg(ask.most)
             .arg(&[kind as u8][..])
-            .arg(&nonce()[..])
+            .arg(&item::nonce()[..])
             .arg(ask.concurrency)
             .arg(PROMOTED_A_CALL);
         let answer: Vec<Value> = call.invoke_async(&mut self.connection.clone()).await?;
@@ -393,12 +441,6 @@ fn scripts() -> &'static Scripts {
         lane: script!("schedule/lane.lua"),
         restore: script!("schedule/restore.lua"),
     })
-}
-
-/// A number that no other lease of any replica has: random at the start of the process, then counted.
-fn nonce() -> [u8; 8] {
-    static NEXT: std::sync::OnceLock<AtomicU64> = std::sync::OnceLock::new();
-    NEXT.get_or_init(|| AtomicU64::new(rand::random())).fetch_add(1, Ordering::Relaxed).to_be_bytes()
 }
 
 fn read_leasing(answer: &[Value]) -> Option<Leasing> {

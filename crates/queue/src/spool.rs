@@ -67,6 +67,10 @@ pub(crate) fn pool(config: &config::Database) -> sqlx::Result<PgPool> {
     let options = PgConnectOptions::from_str(&config.url)?.application_name("posthorn-queue").options([
         ("statement_timeout", millis(config.statement_timeout)),
         ("idle_in_transaction_session_timeout", millis(config.statement_timeout)),
+        // The planner takes the spool for as small as it was when it was last analysed, which may be empty, and would
+        // rather read the whole of it, dead rows and all, than an index.
+        ("enable_seqscan", "off".to_owned()),
+        ("jit", "off".to_owned()),
         // R1: what was committed is on the disk.
         ("synchronous_commit", "on".to_owned()),
     ]);

@@ -23,10 +23,11 @@ impl Record {
         Self { message, trace: TraceMessageResponse { events, ..Default::default() } }
     }
 
-    /// A message was taken in.
-    pub(crate) fn accepted(message: &Message, at: OffsetDateTime) -> Self {
-        let event =
-            Event { origin: Some(message.origin.clone()), ..event(message.id, at, EventKind::Accepted) };
+    /// A message was taken in. It stands in the message's own row until that goes; then it is written down with the
+    /// rest.
+    pub(crate) fn accepted(message: &Message) -> Self {
+        let event = event(message.id, message.received_at, EventKind::Accepted);
+        let event = Event { origin: Some(message.origin.clone()), ..event };
         Self {
             message: message.id,
             trace: TraceMessageResponse {

@@ -101,10 +101,19 @@ impl Wake {
         self.0.watching.notify_one();
     }
 
+    /// Whether somebody watches, here or on another replica.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.watchers.any() || self.is_watched_elsewhere()
+    }
+
+    fn is_watched_elsewhere(&self) -> bool {
+        self.is_ahead(&self.0.watched_until)
+    }
+
     /// Something has happened; costs next to nothing while nobody watches anywhere.
     pub(crate) fn tell(&self, records: &[Record]) {
         self.0.watchers.tell(records);
-        if self.is_ahead(&self.0.watched_until) {
+        if self.is_watched_elsewhere() {
             for event in records.iter().flat_map(|record| &record.trace.events) {
                 let _ = self.0.events.try_send(event.clone());
             }

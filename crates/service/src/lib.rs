@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod batch;
 mod calls;
 mod client;
 pub mod config;
@@ -9,6 +10,7 @@ mod server;
 pub mod telemetry;
 pub mod trace;
 
+pub use batch::gather;
 pub use client::{Channel, connect};
 pub use error::Error;
 pub use process::{Need, Process, Readiness, wait_for};

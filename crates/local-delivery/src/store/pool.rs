@@ -20,9 +20,16 @@ pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
 
 /// A pool that connects as it is used: whether Postgres answers is told by the first statement.
 pub(crate) fn connect(database: &Database) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(&database.url)?
-        .application_name("posthorn-local-delivery")
-        .options([("statement_timeout", format!("{}ms", database.statement_timeout.as_millis()))]);
+    let options =
+        PgConnectOptions::from_str(&database.url)?.application_name("posthorn-local-delivery").options([
+            ("statement_timeout", format!("{}ms", database.statement_timeout.as_millis())),
+            // The planner takes tables for as small as they were when they were last analysed, which may be empty, and
+            // would rather read the whole of them than an index.
+            ("enable_seqscan", "off".to_owned()),
+            ("jit", "off".to_owned()),
+            // R1: what was committed is on the disk.
+            ("synchronous_commit", "on".to_owned()),
+        ]);
     Ok(PgPoolOptions::new()
         .max_connections(database.max_connections)
         .acquire_timeout(database.acquire_timeout)

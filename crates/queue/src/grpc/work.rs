@@ -1,6 +1,8 @@
 //! `WorkService`: the streams of the workers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use posthorn_api::error::invalid;
 use posthorn_api::message_id;
@@ -18,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::dispatch::{self, Worker};
 use crate::hub::Hub;
+use crate::in_hand::Letter;
 use crate::outcome::route::Routed;
 use crate::outcome::{Outcomes, Report, Reported};
 use crate::schedule::{Key, Kind, Settle, Then, Token};
@@ -26,6 +29,9 @@ use crate::schedule::{Key, Kind, Settle, Then, Token};
 const MAX_CREDITS: usize = 10_000;
 /// Answers that may wait for a slow worker.
 const ANSWERS: usize = 64;
+
+/// Streams so far.
+static WORKERS: AtomicU64 = AtomicU64::new(0);
 
 /// Serves the workers.
 pub(crate) struct Work {
@@ -67,6 +73,7 @@ fn read_hello(
     Ok(Worker {
         kind,
         max_batch: hello.max_batch.clamp(1, hub.config.lease.max_batch),
+        id: WORKERS.fetch_add(1, Ordering::Relaxed),
         name: hello.worker,
         credits: Semaphore::new(0),
         given: Mutex::new(Vec::new()),
@@ -166,6 +173,14 @@ impl Stream {
 
     async fn extend(&self, token: Token) {
         let now = OffsetDateTime::now_utc();
+        let in_hand = self.hub.in_hand.renew(token, Instant::now());
+        if !in_hand.is_empty() {
+            let until = now + self.hub.config.lease.length;
+            if let Err(error) = self.hub.schedule.keep_in_hand(Kind::Route, &in_hand, until).await {
+                self.hub.redis_failed(&error);
+            }
+            return;
+        }
         for partition in self.hub.schedule.partitions() {
             let until = now + self.hub.config.lease.length;
             if let Err(error) = self.hub.schedule.extend(token, partition, now, until).await {
@@ -180,7 +195,16 @@ impl Stream {
             let message = message_id("release.items.message_id", &item.message_id)?;
             Ok(Settle { key: Key { message, lane: token.lane() }, token, then: Then::Back })
         };
-        let ends = release.items.into_iter().map(back).collect::<Result<Vec<_>, Status>>()?;
+        let mut ends = release.items.into_iter().map(back).collect::<Result<Vec<_>, Status>>()?;
+        let named = ends.iter().map(|end| (end.token, end.key.message));
+        let in_hand = self.hub.in_hand.take_back(named, Instant::now());
+        let mut kept = in_hand.iter().map(Option::is_none);
+        ends.retain(|_| kept.next().unwrap_or(true));
+        let in_hand: Vec<_> = in_hand.iter().flatten().map(Letter::item).collect();
+        dispatch::pass_on(&self.hub, &in_hand, OffsetDateTime::now_utc()).await;
+        if ends.is_empty() {
+            return Ok(());
+        }
         self.hub.leases.settle(&ends.iter().map(|end| (end.token, end.key)).collect::<Vec<_>>());
         match self.hub.schedule.settle(&ends, OffsetDateTime::now_utc()).await {
             Ok(_) => self.hub.wake.wake(self.worker.kind),

@@ -215,7 +215,7 @@ fn without_success(notify: Option<Notify>) -> Option<Notify> {
 }
 
 /// Where a recipient goes and why, for people.
-fn way(place: &Place, reason: &str) -> String {
+pub(crate) fn way(place: &Place, reason: &str) -> String {
     let to = match place {
         Place::Remote(target) => format!("to {}", target.destination),
         _ => "to a mailbox here".to_owned(),

@@ -1,5 +1,7 @@
 //! What is scheduled: a message within a lane, and the names it goes by in Redis.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use posthorn_mail::MessageId;
 use sha2::{Digest as _, Sha256};
 
@@ -134,12 +136,26 @@ impl Item {
     }
 }
 
+/// A number that no other lease of any replica has: random at the start of the process, then counted.
+pub(super) fn nonce() -> [u8; 8] {
+    static NEXT: std::sync::OnceLock<AtomicU64> = std::sync::OnceLock::new();
+    NEXT.get_or_init(|| AtomicU64::new(rand::random())).fetch_add(1, Ordering::Relaxed).to_be_bytes()
+}
+
 /// The name of a lease, made by `lease.lua`: the kind of work, the lane, and a number that never comes twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token([u8; Token::LEN]);
 
 impl Token {
     pub(crate) const LEN: usize = 17;
+
+    /// The name of a lease that only this process knows of.
+    pub(crate) fn new(kind: Kind, lane: Lane) -> Self {
+        let mut bytes = [kind as u8; Self::LEN];
+        bytes[1..9].copy_from_slice(&lane.0);
+        bytes[9..].copy_from_slice(&nonce());
+        Self(bytes)
+    }
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: [u8; Self::LEN] = bytes.try_into().ok()?;

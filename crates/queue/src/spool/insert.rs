@@ -81,22 +81,32 @@ pub(crate) async fn known_keys(
     Ok(rows.into_iter().map(known).collect())
 }
 
-/// Inserts messages; returns which of them are new. One that is there already is not touched: the caller repeats
-/// itself, its id says so.
+/// Inserts messages with their recipients, who are all fresh; returns which of them are new. One that is there already
+/// is not touched: the caller repeats itself, its id says so.
 pub(crate) async fn messages(
     connection: &mut PgConnection,
     new: &[NewMessage],
 ) -> sqlx::Result<HashSet<MessageId>> {
     let all = || new.iter().map(|n| &n.message);
+    let recipients: Vec<(Uuid, &Recipient)> =
+        new.iter().flat_map(|n| n.recipients.iter().map(|r| (n.message.id.uuid(), r))).collect();
     let ids: Vec<Uuid> = sqlx::query_scalar(
-        "INSERT INTO spool.message (message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret,
-             envelope_id, origin, traceparent, flow, recipients, pending)
-         SELECT *, recipients FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[],
-             $5::timestamptz[], $6::bigint[], $7::smallint[], $8::boolean[], $9::smallint[], $10::text[],
-             $11::bytea[], $12::text[], $13::bigint[], $14::integer[])
-             AS m(message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret, envelope_id,
-                  origin, traceparent, flow, recipients)
-         ON CONFLICT (message_id) DO NOTHING RETURNING message_id",
+        "WITH new AS (
+             INSERT INTO spool.message (message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8,
+                 ret, envelope_id, origin, traceparent, flow, recipients, pending)
+             SELECT *, recipients FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[],
+                 $5::timestamptz[], $6::bigint[], $7::smallint[], $8::boolean[], $9::smallint[], $10::text[],
+                 $11::bytea[], $12::text[], $13::bigint[], $14::integer[])
+                 AS m(message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret, envelope_id,
+                      origin, traceparent, flow, recipients)
+             ON CONFLICT (message_id) DO NOTHING RETURNING message_id),
+         fresh AS (
+             INSERT INTO spool.recipient (message_id, recipient_no, address, notify, original, next_attempt_at,
+                 state, lane)
+             SELECT r.*, $21, $22 FROM UNNEST($15::uuid[], $16::integer[], $17::text[], $18::smallint[],
+                 $19::text[], $20::timestamptz[]) AS r(message_id, no, address, notify, original, next_attempt_at)
+             JOIN new USING (message_id))
+         SELECT message_id FROM new",
     )
     .bind(all().map(|m| m.id.uuid()).collect::<Vec<_>>())
     .bind(all().map(|m| m.sender.as_str()).collect::<Vec<_>>())
@@ -112,6 +122,14 @@ pub(crate) async fn messages(
     .bind(all().map(|m| m.traceparent.as_str()).collect::<Vec<_>>())
     .bind(all().map(|m| m.flow.column()).collect::<Vec<_>>())
     .bind(all().map(|m| m.recipients as i32).collect::<Vec<_>>())
+    .bind(recipients.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind(recipients.iter().map(|(_, r)| r.no as i32).collect::<Vec<_>>())
+    .bind(recipients.iter().map(|(_, r)| r.address.as_str()).collect::<Vec<_>>())
+    .bind(recipients.iter().map(|(_, r)| notify_column(r.notify)).collect::<Vec<_>>())
+    .bind(recipients.iter().map(|(_, r)| r.original.as_deref()).collect::<Vec<_>>())
+    .bind(recipients.iter().map(|(_, r)| r.next_attempt_at).collect::<Vec<_>>())
+    .bind(State::Fresh as i16)
+    .bind(Lane::ROUTE.column())
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(MessageId::from).collect())
@@ -127,10 +145,12 @@ pub(crate) async fn take_back_ended(
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = sqlx::query_scalar(
-        "DELETE FROM spool.message m WHERE message_id = ANY($1)
-             AND NOT EXISTS (SELECT FROM spool.recipient r WHERE r.message_id = m.message_id)
-             AND EXISTS (SELECT FROM spool.event e WHERE e.message_id = m.message_id)
-         RETURNING message_id",
+        "WITH ended AS (
+             DELETE FROM spool.message m WHERE message_id = ANY($1)
+                 AND EXISTS (SELECT FROM spool.event e WHERE e.message_id = m.message_id)
+             RETURNING message_id),
+         with_it AS (DELETE FROM spool.recipient r USING ended WHERE r.message_id = ended.message_id)
+         SELECT message_id FROM ended",
     )
     .bind(repeated.iter().map(|id| id.uuid()).collect::<Vec<_>>())
     .fetch_all(connection)
@@ -157,7 +177,7 @@ pub(crate) async fn settle(pool: &PgPool, id: MessageId) -> sqlx::Result<bool> {
     Ok(kept)
 }
 
-/// Inserts recipients, fresh or already placed.
+/// Inserts recipients that have come up, fresh or already placed.
 pub(crate) async fn recipients(
     connection: &mut PgConnection,
     new: &[(MessageId, &Recipient)],

@@ -11,7 +11,7 @@ use crate::trace::Record;
 /// Adds to the traces of messages.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
-    records: &[Record],
+    records: &[&Record],
     at: OffsetDateTime,
 ) -> sqlx::Result<()> {
     if records.is_empty() {
@@ -28,27 +28,31 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// All that is known of a message; `None` when nothing is.
+/// All that is known of a message, in the order of time; `None` when nothing is. That it was accepted is in the message's
+/// own row as long as it has not ended.
 pub(crate) async fn of_message(
     connection: &mut PgConnection,
     id: MessageId,
 ) -> sqlx::Result<Option<TraceMessageResponse>> {
+    let message = super::load::messages(connection, &[id]).await?.remove(&id);
     let rows: Vec<Vec<u8>> =
         sqlx::query_scalar("SELECT events FROM spool.event WHERE message_id = $1 ORDER BY at")
             .bind(id.uuid())
-            .fetch_all(&mut *connection)
+            .fetch_all(connection)
             .await?;
-    if rows.is_empty() {
+    if rows.is_empty() && message.is_none() {
         return Ok(None);
     }
-    let pending: Option<i32> = sqlx::query_scalar("SELECT pending FROM spool.message WHERE message_id = $1")
-        .bind(id.uuid())
-        .fetch_optional(connection)
-        .await?;
-    let mut trace = TraceMessageResponse { pending: pending.unwrap_or(0) as u32, ..Default::default() };
+    let mut trace = message.map_or_else(TraceMessageResponse::default, |message| TraceMessageResponse {
+        pending: message.pending,
+        ..Record::accepted(&message).trace
+    });
     for row in rows {
         trace.merge(&row[..]).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     }
+    trace.events.sort_by_key(|event| event.at.map(|at| (at.seconds, at.nanos)));
+    // It may have ended between the two statements.
+    trace.events.dedup();
     Ok(Some(trace))
 }
 

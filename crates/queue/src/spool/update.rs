@@ -1,11 +1,11 @@
 //! What outcomes change. Each function is one statement for a whole batch, in the caller's transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use posthorn_api::trace::v1::Event;
 use posthorn_mail::MessageId;
 use prost::Message as _;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -112,6 +112,34 @@ pub(crate) async fn messages(connection: &mut PgConnection, changed: &[&Message]
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Ends messages all of whose recipients have them, in one statement: deletes them and writes down what happened. Returns
+/// which have ended: those of whose recipients none had ended before, by an operator or their age.
+pub(crate) async fn end_delivered(
+    pool: &PgPool,
+    messages: &[&Message],
+    events: &[Vec<u8>],
+    at: OffsetDateTime,
+) -> sqlx::Result<HashSet<MessageId>> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "WITH delivered AS (
+             SELECT * FROM UNNEST($1::uuid[], $2::integer[], $3::bytea[]) AS d(message_id, recipients, events)),
+         gone AS (
+             DELETE FROM spool.message m USING delivered d
+             WHERE m.message_id = d.message_id AND m.recipients = d.recipients AND m.pending = d.recipients
+             RETURNING m.message_id, d.events),
+         with_it AS (DELETE FROM spool.recipient r USING gone WHERE r.message_id = gone.message_id),
+         written AS (INSERT INTO spool.event (message_id, at, events) SELECT message_id, $4, events FROM gone)
+         SELECT message_id FROM gone",
+    )
+    .bind(messages.iter().map(|m| m.id.uuid()).collect::<Vec<_>>())
+    .bind(messages.iter().map(|m| m.recipients as i32).collect::<Vec<_>>())
+    .bind(events)
+    .bind(at)
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(MessageId::from).collect())
 }
 
 /// How the recipients of a message that has ended were placed.

@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use crate::running::{LIMIT, Router, database};
 
 async fn is_taken(router: &mut Router, recipient: &str) -> bool {
-    let request = wire::VerifyRequest { sender: String::new(), recipients: vec![recipient.into()] };
+    let request = wire::VerifyRequest { recipients: vec![recipient.into()] };
     let results = router.routing.verify(request).await.unwrap().into_inner().results;
     matches!(results[0].result, Some(wire::verify_result::Result::Local(_)))
 }

@@ -7,10 +7,7 @@ use crate::running::Router;
 
 /// What Verify says of each, shortly: "local TENANT", "relay", or the status.
 async fn verify(router: &mut Router, recipients: &[&str]) -> Vec<String> {
-    let request = wire::VerifyRequest {
-        sender: "sender@example.net".into(),
-        recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),
-    };
+    let request = wire::VerifyRequest { recipients: recipients.iter().map(|r| (*r).to_owned()).collect() };
     let results = router.routing.verify(request).await.unwrap().into_inner().results;
     results
         .into_iter()

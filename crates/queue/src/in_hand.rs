@@ -1,0 +1,292 @@
+//! Messages in hand: led from the door through the router into the mailboxes without being written down in between.
+//!
+//! A message that has just been taken in is in the ledger as owed (R1), and its recipients stay `Fresh` there until they
+//! have ended. As long as all goes the plain way, as nearly all local mail does, this process holds the rest in memory:
+//! who is working on it, and what the router said. That saves a transaction, two reads and most of the schedule's work
+//! for each message. In the schedule the message is due at the end of a lease: should this process die, it falls due
+//! then and is routed anew, and no mailbox takes it twice (R4). What does not go the plain way leaves the hand and goes by
+//! the ledger. No I/O here.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use posthorn_api::trace::v1::{Event, EventKind};
+use posthorn_api::work::v1::Item as WorkItem;
+use posthorn_mail::{MessageId, Outcome};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::load::work_item;
+use crate::message::{Change, Moment, Place, Recipient};
+use crate::notice::{Occasion, wanted};
+use crate::outcome::route::{Routed, Verdict, way};
+use crate::schedule::{Item, Key, Kind, Lane, Token};
+use crate::spool::Message;
+use crate::trace;
+
+/// A message in hand.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) message: Message,
+    /// As the ledger will have them when all has gone the plain way.
+    recipients: Vec<Recipient>,
+    /// What the router said, and under which token.
+    pub(crate) routed: Option<(Token, Vec<Routed>)>,
+    /// What happened since it was accepted.
+    pub(crate) events: Vec<Event>,
+    /// The worker that has it, or had it last.
+    worker: u64,
+    /// Waiting: since when. Given: until when it is leased.
+    time: Instant,
+}
+
+/// What follows from a worker's report.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// It is to be given to a local-delivery.
+    Deliver,
+    /// All have it; it ends.
+    End,
+    /// It does not go the plain way: the ledger is to know.
+    Leave,
+}
+
+impl Letter {
+    /// A message that has just been taken in, with its fresh recipients.
+    pub(crate) fn new(message: Message, recipients: Vec<Recipient>, now: Instant) -> Self {
+        Self { message, recipients, routed: None, events: Vec::new(), worker: 0, time: now }
+    }
+
+    /// What stands for it in the schedule.
+    pub(crate) fn item(&self) -> Item {
+        Item { key: Key { message: self.message.id, lane: Lane::ROUTE }, flow: self.message.flow }
+    }
+
+    /// The router's decisions. The plain way: each recipient is itself a mailbox here, and nobody wants to be told.
+    pub(crate) fn route(&mut self, token: Token, results: Vec<Routed>, now: OffsetDateTime) -> Next {
+        let places: Option<Vec<(&Place, &str)>> =
+            self.recipients.iter().map(|recipient| plain(recipient, &results)).collect();
+        if let Some(places) = places {
+            for (recipient, (place, reason)) in self.recipients.iter_mut().zip(places) {
+                recipient.place(place.clone(), now);
+                let event = trace::of_recipient(self.message.id, now, EventKind::Routed, recipient);
+                self.events.push(Event { detail: way(place, reason), ..event });
+            }
+        }
+        self.routed = Some((token, results));
+        if self.events.is_empty() { Next::Leave } else { Next::Deliver }
+    }
+
+    /// The outcomes of the delivery. The plain way: everyone has it.
+    pub(crate) fn deliver(&mut self, outcomes: Vec<(u32, Outcome)>, moment: &Moment<'_>) -> Next {
+        let id = self.message.id;
+        let mut outcomes: HashMap<u32, Outcome> = outcomes.into_iter().collect();
+        let said = self.events.len();
+        for recipient in &mut self.recipients {
+            let Some(Outcome { verdict, remote }) = outcomes.remove(&recipient.no) else { break };
+            let mut tried = recipient.clone();
+            if !matches!(tried.tried(verdict, remote, moment), Change::Delivered { .. }) {
+                break;
+            }
+            self.events.push(trace::of_recipient(id, moment.now, EventKind::Delivered, &tried));
+        }
+        if self.events.len() - said < self.recipients.len() {
+            self.events.truncate(said);
+            return Next::Leave;
+        }
+        self.events.push(trace::event(id, moment.now, EventKind::Ended));
+        Next::End
+    }
+}
+
+/// The mailbox that a recipient was found to be, and why.
+fn plain<'a>(recipient: &Recipient, results: &'a [Routed]) -> Option<(&'a Place, &'a str)> {
+    let [target] = &results.iter().find(|result| result.no == recipient.no)?.targets[..] else { return None };
+    let Verdict::Place(place @ Place::Local(_)) = &target.verdict else { return None };
+    let itself = target.address == recipient.address && target.sender.is_none();
+    (itself && !wanted(recipient.notify, Occasion::Success)).then_some((place, &target.reason))
+}
+
+/// The messages in hand.
+#[derive(Debug)]
+pub(crate) struct InHand {
+    hands: Mutex<Hands>,
+    /// Told when something waits for a worker, by kind.
+    news: [watch::Sender<()>; 2],
+    most: usize,
+    lease: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Hands {
+    /// The streams of workers, by kind.
+    workers: [usize; 2],
+    waiting: [VecDeque<Letter>; 2],
+    given: HashMap<(Token, MessageId), Letter>,
+    closed: bool,
+}
+
+/// What waits longer than this for a worker goes by the schedule.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn place_of(kind: Kind) -> Option<usize> {
+    match kind {
+        Kind::Route => Some(0),
+        Kind::Local => Some(1),
+        Kind::Remote => None,
+    }
+}
+
+impl InHand {
+    /// At most so many messages, each given to a worker for the length of a lease.
+    pub(crate) fn new(most: usize, lease: Duration) -> Self {
+        let news = std::array::from_fn(|_| watch::Sender::new(()));
+        Self { hands: Mutex::default(), news, most, lease }
+    }
+
+    /// Sees from now on when something waits for workers of a kind; for remote work, never.
+    pub(crate) fn watch(&self, kind: Kind) -> Option<watch::Receiver<()>> {
+        place_of(kind).map(|place| self.news[place].subscribe())
+    }
+
+    /// A worker's stream begins, until what is returned is dropped.
+    pub(crate) fn present(&self, kind: Kind) -> Option<Present<'_>> {
+        let place = place_of(kind)?;
+        self.lock().workers[place] += 1;
+        Some(Present { in_hand: self, place })
+    }
+
+    /// How many more messages may be taken in hand: none where there are no workers here to lead them all the way.
+    pub(crate) fn room(&self) -> usize {
+        let hands = self.lock();
+        if hands.closed || hands.workers.contains(&0) {
+            return 0;
+        }
+        self.most.saturating_sub(hands.len())
+    }
+
+    /// These wait for a worker of a kind. Returns those for which it is too late: they are to go by the schedule.
+    pub(crate) fn put(&self, kind: Kind, letters: Vec<Letter>, now: Instant) -> Vec<Item> {
+        let mut hands = self.lock();
+        let Some(place) = place_of(kind).filter(|_| !hands.closed) else {
+            return letters.iter().map(Letter::item).collect();
+        };
+        let some = !letters.is_empty();
+        hands.waiting[place].extend(letters.into_iter().map(|letter| Letter { time: now, ..letter }));
+        drop(hands);
+        if some {
+            self.news[place].send_replace(());
+        }
+        Vec::new()
+    }
+
+    /// Gives a worker what waits for its kind, at most so much, under a new token.
+    pub(crate) fn give(
+        &self,
+        kind: Kind,
+        worker: u64,
+        most: u32,
+        now: Instant,
+    ) -> Option<(Token, Vec<WorkItem>)> {
+        let place = place_of(kind)?;
+        let mut hands = self.lock();
+        let count = hands.waiting[place].len().min(most as usize);
+        if count == 0 {
+            return None;
+        }
+        let token = Token::new(kind, if kind == Kind::Route { Lane::ROUTE } else { Lane::LOCAL });
+        let letters: Vec<Letter> = hands.waiting[place].drain(..count).collect();
+        let work = letters.iter().map(|l| work_item(&l.message, l.recipients.iter().cloned())).collect();
+        for letter in letters {
+            let letter = Letter { worker, time: now + self.lease, ..letter };
+            hands.given.insert((token, letter.message.id), letter);
+        }
+        Some((token, work))
+    }
+
+    /// What a worker reports on or gives back, each if it is here under that token and its lease has not ended.
+    pub(crate) fn take_back(
+        &self,
+        reported: impl Iterator<Item = (Token, MessageId)>,
+        now: Instant,
+    ) -> Vec<Option<Letter>> {
+        let mut hands = self.lock();
+        if hands.given.is_empty() {
+            return reported.map(|_| None).collect();
+        }
+        reported.map(|key| hands.given.remove(&key).filter(|letter| letter.time > now)).collect()
+    }
+
+    /// A worker is still at a batch: its messages here, which now are leased for longer.
+    pub(crate) fn renew(&self, token: Token, now: Instant) -> Vec<Item> {
+        let mut hands = self.lock();
+        let of_token = hands.given.iter_mut().filter(|((of, _), letter)| *of == token && letter.time > now);
+        of_token
+            .map(|(_, letter)| {
+                letter.time = now + self.lease;
+                letter.item()
+            })
+            .collect()
+    }
+
+    /// A worker has gone: what it had.
+    pub(crate) fn orphans(&self, worker: u64) -> Vec<Item> {
+        let mut orphans = Vec::new();
+        self.lock().given.retain(|_, letter| {
+            let its_own = letter.worker == worker;
+            if its_own {
+                orphans.push(letter.item());
+            }
+            !its_own
+        });
+        orphans
+    }
+
+    /// What has waited for a worker too long. What was given and has not been reported is due in the schedule by now,
+    /// and is forgotten here.
+    pub(crate) fn overdue(&self, now: Instant) -> Vec<Item> {
+        let mut hands = self.lock();
+        hands.given.retain(|_, letter| letter.time > now);
+        let Some(before) = now.checked_sub(PATIENCE) else { return Vec::new() };
+        let mut late = Vec::new();
+        for waiting in &mut hands.waiting {
+            let count = waiting.iter().take_while(|letter| letter.time < before).count();
+            late.extend(waiting.drain(..count).map(|letter| letter.item()));
+        }
+        metrics::gauge!("posthorn_queue_in_hand").set(hands.len() as f64);
+        late
+    }
+
+    /// Nothing more is taken in hand; all that waits for a worker.
+    pub(crate) fn close(&self) -> Vec<Item> {
+        let mut hands = self.lock();
+        hands.closed = true;
+        hands.waiting.iter_mut().flat_map(std::mem::take).map(|letter| letter.item()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hands {
+    fn len(&self) -> usize {
+        self.given.len() + self.waiting.iter().map(VecDeque::len).sum::<usize>()
+    }
+}
+
+/// A worker's stream, as long as it lasts.
+pub(crate) struct Present<'a> {
+    in_hand: &'a InHand,
+    place: usize,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.in_hand.lock().workers[self.place] -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use posthorn_mail::{EnhancedStatus, Notify, Status};
+
+use super::*;
+use crate::message::State;
+use crate::outcome::route::Target;
+use crate::retry::Policy;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+fn letter(recipients: &[&str]) -> Letter {
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let recipients: Vec<Recipient> =
+        (1..).zip(recipients).map(|(no, address)| Recipient::fresh(no, (*address).to_owned(), now)).collect();
+    Letter::new(message(recipients.len() as u32), recipients, Instant::now())
+}
+
+fn message(recipients: u32) -> Message {
+    let now = OffsetDateTime::UNIX_EPOCH;
+    Message {
+        id: MessageId::generate(),
+        sender: "s@x".to_owned(),
+        received_at: now,
+        expires_at: now + LEASE,
+        size: 1,
+        body: Default::default(),
+        smtputf8: false,
+        ret: None,
+        envelope_id: None,
+        origin: Default::default(),
+        traceparent: String::new(),
+        flow: crate::schedule::Flow::of("", "s@x"),
+        held: false,
+        poison: false,
+        noticed: 0,
+        recipients,
+        pending: recipients,
+        maybe_local: false,
+    }
+}
+
+fn local() -> Verdict {
+    Verdict::Place(Place::Local(Default::default()))
+}
+
+fn routed(no: u32, address: &str, verdict: Verdict) -> Routed {
+    let target = Target { address: address.to_owned(), reason: String::new(), sender: None, verdict };
+    Routed { no, targets: vec![target] }
+}
+
+fn route(letter: &mut Letter, results: Vec<Routed>) -> Next {
+    letter.route(Token::new(Kind::Route, Lane::ROUTE), results, OffsetDateTime::UNIX_EPOCH)
+}
+
+fn in_hand(letters: Vec<Letter>) -> InHand {
+    let in_hand = InHand::new(10, LEASE);
+    assert!(in_hand.put(Kind::Route, letters, Instant::now()).is_empty());
+    in_hand
+}
+
+#[test]
+fn mailboxes_here_are_the_plain_way() {
+    let refused = || Verdict::Fail(Status::new(550, EnhancedStatus::new(5, 1, 1), "unknown"));
+    let remote = || Verdict::Place(Place::Remote(Default::default()));
+    for (results, plain) in [
+        (vec![routed(1, "a@x", local()), routed(2, "b@x", local())], true),
+        (vec![routed(1, "a@x", local())], false),
+        (vec![routed(1, "a@x", local()), routed(2, "c@x", local())], false),
+        (vec![routed(1, "a@x", local()), routed(2, "b@x", remote())], false),
+        (vec![routed(1, "a@x", local()), routed(2, "b@x", refused())], false),
+    ] {
+        let mut letter = letter(&["a@x", "b@x"]);
+        let next = route(&mut letter, results);
+        assert_eq!(matches!(next, Next::Deliver), plain);
+        assert_eq!(letter.events.len(), if plain { 2 } else { 0 });
+    }
+    let mut asks = letter(&["a@x"]);
+    asks.recipients[0].notify = Some(Notify::On { success: true, failure: true, delay: false });
+    assert!(matches!(route(&mut asks, vec![routed(1, "a@x", local())]), Next::Leave));
+}
+
+#[test]
+fn a_message_ends_when_all_have_it() {
+    use posthorn_mail::Verdict as Said;
+    let policy = Policy { schedule: vec![], uncertain: LEASE, attempts: 0 };
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let moment = Moment { now, expires_at: now + LEASE, jitter: 0.5, policy: &policy };
+    let status = || Status::new(250, EnhancedStatus::new(2, 0, 0), "ok");
+    let has =
+        || Outcome { verdict: Said::Delivered { status: status(), dsn_passed_on: false }, remote: None };
+    let full = || Outcome {
+        verdict: Said::Deferred { status: status(), destination_unavailable: false },
+        remote: None,
+    };
+    for (outcomes, ends) in [
+        (vec![(2, has()), (1, has())], true),
+        (vec![(1, has())], false),
+        (vec![(1, has()), (2, full())], false),
+    ] {
+        let mut letter = letter(&["a@x", "b@x"]);
+        route(&mut letter, vec![routed(1, "a@x", local()), routed(2, "b@x", local())]);
+        let next = letter.deliver(outcomes, &moment);
+        assert_eq!(matches!(next, Next::End), ends);
+        assert_eq!(letter.events.len(), if ends { 5 } else { 2 });
+        assert!(letter.recipients.iter().all(|recipient| recipient.state == State::Local));
+    }
+}
+
+#[test]
+fn a_report_counts_once_and_within_its_lease() {
+    let in_hand = in_hand(vec![letter(&["a@x"]), letter(&["b@x"])]);
+    let now = Instant::now();
+    let (token, items) = in_hand.give(Kind::Route, 1, 10, now).unwrap();
+    let ids: Vec<MessageId> =
+        items.iter().map(|item| MessageId::try_from(&item.message_id[..]).unwrap()).collect();
+    let back = |id, now| in_hand.take_back([(token, id)].into_iter(), now).remove(0);
+    assert!(back(ids[0], now).is_some());
+    assert!(back(ids[0], now).is_none(), "twice");
+    assert!(back(ids[1], now + LEASE).is_none(), "too late");
+    assert!(in_hand.give(Kind::Route, 1, 10, now).is_none());
+}
+
+#[test]
+fn what_nobody_takes_or_finishes_goes_by_the_schedule() {
+    let in_hand = in_hand(vec![letter(&["a@x"]), letter(&["b@x"]), letter(&["c@x"])]);
+    let now = Instant::now();
+    let (token, _) = in_hand.give(Kind::Route, 7, 1, now).unwrap();
+    assert_eq!(in_hand.renew(token, now + LEASE / 2).len(), 1);
+    assert!(in_hand.overdue(now).is_empty());
+    assert_eq!(in_hand.overdue(now + PATIENCE * 2).len(), 2);
+    assert!(in_hand.orphans(8).is_empty());
+    assert_eq!(in_hand.orphans(7).len(), 1);
+    assert!(in_hand.close().is_empty());
+    assert_eq!(in_hand.put(Kind::Local, vec![letter(&["d@x"])], now).len(), 1, "closed");
+}
+
+#[test]
+fn nothing_is_taken_in_hand_without_workers_to_lead_it() {
+    let in_hand = InHand::new(10, LEASE);
+    assert_eq!(in_hand.room(), 0);
+    let _router = in_hand.present(Kind::Route);
+    assert_eq!(in_hand.room(), 0);
+    let local = in_hand.present(Kind::Local);
+    assert!(in_hand.present(Kind::Remote).is_none());
+    assert_eq!(in_hand.room(), 10);
+    drop(local);
+    assert_eq!(in_hand.room(), 0);
+}
