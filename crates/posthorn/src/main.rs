@@ -10,12 +10,26 @@ mod services;
 mod settings;
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::Parser as _;
+
+/// Messages are many small allocations, made in one thread and freed in another; on musl it matters even more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Threads of the runtime where TOKIO_WORKER_THREADS does not say: one core of a small machine is left to the kernel and
+/// the stores. Threads that fight for cores with Postgres mostly wake each other.
+fn worker_threads() -> usize {
+    let given = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|threads| threads.parse().ok());
+    let cores = available_parallelism().map_or(1, usize::from);
+    given.unwrap_or(if cores > 4 { cores } else { cores - 1 }).max(1)
+}
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let result = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)

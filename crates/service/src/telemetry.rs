@@ -81,7 +81,13 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Error> 
         root = Sampler::TraceIdRatioBased(config.sample);
     }
     let tracer = provider.with_sampler(Sampler::ParentBased(Box::new(root))).build();
-    let spans = tracing_opentelemetry::layer().with_tracer(tracer.tracer("posthorn"));
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer.tracer("posthorn"))
+        // What each span would cost at every poll, and nobody reads.
+        .with_tracked_inactivity(false)
+        .with_location(false)
+        .with_threads(false)
+        .with_context_activation(false);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());

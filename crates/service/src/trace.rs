@@ -21,7 +21,8 @@ pub fn current_traceparent() -> String {
 /// Links `span` to the trace that a message came with: an attempt is not a part of the call that handed the message
 /// in, which has long been answered, but follows from it.
 pub fn link(span: &Span, traceparent: &str) {
-    if traceparent.is_empty() {
+    // The sampled flag is the last bit: what nobody records need not be linked to.
+    if !traceparent.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']) {
         return;
     }
     let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
