@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
-use posthorn_api::work::v1::{Batch, WorkResponse, work_response::Response};
+use posthorn_api::work::v1::{Batch, Item as WorkItem, WorkResponse, work_response::Response};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,14 @@ pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
             credit = worker.credits.acquire() => credit,
         };
         let Ok(credit) = credit else { return };
-        let Some(batch) = sources.next_batch(&hub, &worker).await else { return };
+        let turn = tokio::select! {
+            biased;
+            () = over(&hub, &worker) => return,
+            turn = OptionFuture::from(hub.wake.turn(worker.kind).map(|line| line.lock())) => turn,
+        };
+        let batch = sources.next_batch(&hub, &worker).await;
+        drop(turn);
+        let Some(batch) = batch else { return };
         credit.forget();
         let response = WorkResponse { response: Some(Response::Batch(batch)) };
         if worker.out.send(Ok(response)).await.is_err() {
