@@ -22,7 +22,7 @@ mod session;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
@@ -60,6 +60,8 @@ pub struct Received {
     pub content: Vec<u8>,
     /// What was answered to its end; `None`: nothing.
     pub answer: Option<String>,
+    /// When its end came.
+    pub at: Instant,
 }
 
 impl Received {

@@ -62,6 +62,27 @@ pub async fn as_role(url: &str, role: &str) -> String {
     url.replacen("postgres://postgres@", &format!("postgres://{role}@"), 1)
 }
 
+/// What a query for whole numbers finds.
+pub async fn numbers(url: &str, query: &str) -> anyhow::Result<Vec<i64>> {
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_all(&mut connection).await?)
+}
+
+/// Keeps everybody else from a table until it is dropped.
+pub async fn locked(url: &str, table: &str) -> anyhow::Result<impl Sized + use<>> {
+    let mut connection = sqlx::PgConnection::connect(url).await?;
+    let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut connection).await?;
+    Ok(connection)
+}
+
+/// The names of all that a Redis holds.
+pub async fn keys(url: &str) -> anyhow::Result<Vec<String>> {
+    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await?;
+    Ok(keys.into_iter().map(|key| key.escape_ascii().to_string()).collect())
+}
+
 /// A Redis of the test's own: it stops when dropped, and the test may flush, stop or crash it.
 pub async fn redis() -> Redis {
     static NEXT: AtomicU32 = AtomicU32::new(0);

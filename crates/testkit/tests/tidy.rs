@@ -42,7 +42,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ),
     // For tests.
     ("testkit", &["api", "mail", "stores"]),
-    ("e2e", &["api", "dsn", "mail", "smtp", "testkit"]),
+    ("e2e", &["api", "dsn", "mail", "smtp", "stores", "testkit"]),
     // For measuring.
     ("bench", &["api"]),
 ];

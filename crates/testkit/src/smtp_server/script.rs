@@ -36,6 +36,8 @@ pub enum Action {
     Reply(String),
     /// Says this and closes the connection.
     ReplyAndClose(String),
+    /// Begins to say this, and closes the connection before the end of the line.
+    BreakOff(String),
     /// Closes the connection.
     Drop,
     /// Says nothing, for ever.
@@ -102,6 +104,11 @@ impl Rule {
     /// Says this and closes the connection.
     pub fn replies_and_closes(self, reply: &str) -> Self {
         self.does(Action::ReplyAndClose(reply.to_owned()))
+    }
+
+    /// Begins to say this, and closes the connection before the end of the line.
+    pub fn breaks_off(self, text: &str) -> Self {
+        self.does(Action::BreakOff(text.to_owned()))
     }
 
     /// Closes the connection.

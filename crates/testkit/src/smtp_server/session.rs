@@ -1,6 +1,7 @@
 //! One connection of the scripted server.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use rustls::ServerConfig;
@@ -219,6 +220,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             rcpt: std::mem::take(&mut self.rcpt),
             content,
             answer: None,
+            at: Instant::now(),
         };
         let at = {
             let mut all = lock(&self.shared.received);
@@ -247,12 +249,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     /// What to say, and whether to go on after it; `None`: close at once.
-    async fn reply_of(&self, action: Option<Action>, usual: &str) -> Option<(String, bool)> {
+    async fn reply_of(&mut self, action: Option<Action>, usual: &str) -> Option<(String, bool)> {
         match action {
             None => Some((usual.to_owned(), true)),
             Some(Action::Reply(reply)) => Some((reply, true)),
             Some(Action::ReplyAndClose(reply)) => Some((reply, false)),
             Some(Action::Drop) => None,
+            Some(Action::BreakOff(text)) => {
+                let _ = self.stream.get_mut().write_all(text.as_bytes()).await;
+                let _ = self.stream.get_mut().flush().await;
+                None
+            }
             Some(Action::Hang) => std::future::pending().await,
             Some(Action::Wait(time)) => {
                 tokio::time::sleep(time).await;
