@@ -50,9 +50,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 
     let shutdown = CancellationToken::new();
     tokio::spawn(serve::cancel_on_signal(shutdown.clone())?);
-    let stores = Stores::start(&args.data, &ports).await?;
+    let mut stores = Stores::start(&args.data, &ports).await?;
     stores.migrate().await?;
-    let result = async {
+    let services = async {
         if args.processes {
             let config = args.data.join("dev.toml");
             std::fs::write(&config, toml::to_string(&sources.file)?)
@@ -61,8 +61,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         } else {
             in_process::run(&sources, &telemetry, &ports, &args.data, &shutdown).await
         }
-    }
-    .await;
+    };
+    let result = tokio::select! {
+        result = services => result,
+        never = stores.keep() => match never {},
+    };
     stores.stop().await;
     result
 }

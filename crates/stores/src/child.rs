@@ -93,6 +93,11 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Sends a signal to the server, unless it has ended: its process id may be another's by now.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if let Ok(None) = self.child.try_wait()

@@ -70,6 +70,11 @@ impl Postgres {
         self.server.pid()
     }
 
+    /// Whether it has ended by itself, and was not restarted by somebody else.
+    pub fn has_ended(&mut self) -> bool {
+        self.server.has_ended() && running(&self.pid_file).is_none()
+    }
+
     /// Stops it in order, ending the sessions (a "fast" shutdown). Blocks until it is down.
     ///
     /// One that was restarted meanwhile (`pg_ctl restart`) is no child of ours any more, but it is ours to stop.

@@ -63,6 +63,11 @@ impl Redis {
         self.server.pid()
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.server.has_ended()
+    }
+
     /// Stops it in order. Blocks until it is down.
     pub fn stop(mut self) {
         self.server.stop();
