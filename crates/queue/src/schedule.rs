@@ -3,19 +3,21 @@
 //! One function a script; the scripts are in `schedule/`, the table of keys in the README. The caller's clock is the
 //! only one: times are arguments.
 
+mod connection;
 mod item;
 mod open;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManagerConfig;
 use redis::{RedisResult, Script, Value};
 use time::OffsetDateTime;
 
 pub(crate) use item::{Flow, Item, Key, Kind, Lane, Token};
 
 use crate::config;
+use connection::Connection;
 
 /// The most items that one script call is given: more would keep Redis from others for long.
 const ITEMS_A_CALL: usize = 500;
@@ -27,7 +29,7 @@ const FILLING: Duration = Duration::from_secs(30);
 /// A connection to Redis that comes back by itself; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Schedule {
-    connection: ConnectionManager,
+    connection: Connection,
     client: redis::Client,
     prefix: String,
     partitions: u16,
@@ -138,7 +140,7 @@ impl Schedule {
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_secs(1));
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client.clone(), settings)?,
+            connection: Connection::open(client.clone(), settings)?,
             client,
             prefix: config.prefix.clone(),
             partitions: config.partitions,

@@ -19,11 +19,15 @@ const EVENTS: usize = 4096;
 /// How often a replica with watchers says so, and how long the others believe it.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 const BELIEVE: Duration = Duration::from_secs(30);
+/// How long a subscription over which nothing comes is believed in.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What replicas say to each other: who says it (8 bytes), which of these, and what.
 const WORK: u8 = 1;
 const WATCHING: u8 = 2;
 const EVENT: u8 = 3;
+/// Nothing but that the channel works.
+const BEAT: u8 = 4;
 
 /// Tells of new work and events, here and on other replicas; cheap to clone.
 #[derive(Clone)]
@@ -145,6 +149,7 @@ impl Wake {
             () = self.say_watching(schedule) => {}
             () = self.speak_events(schedule) => {}
             () = self.listen(schedule) => {}
+            () = self.beat(schedule) => {}
             () = shutdown.cancelled() => {}
         }
     }
@@ -183,6 +188,13 @@ impl Wake {
         let _ = schedule.publish(&[&self.0.me, &[what][..], text].concat()).await;
     }
 
+    async fn beat(&self, schedule: &Schedule) {
+        loop {
+            tokio::time::sleep(SILENCE / 3).await;
+            self.say(schedule, BEAT, &[]).await;
+        }
+    }
+
     async fn listen(&self, schedule: &Schedule) {
         loop {
             if let Ok(mut subscription) = schedule.client().get_async_pubsub().await
@@ -192,7 +204,8 @@ impl Wake {
                 Kind::ALL.into_iter().for_each(|kind| self.wake_here(kind));
                 self.0.watching.notify_one();
                 let mut messages = subscription.on_message();
-                while let Some(message) = messages.next().await {
+                // It hears itself, too: a connection over which nothing comes is none, whatever TCP says.
+                while let Ok(Some(message)) = tokio::time::timeout(SILENCE, messages.next()).await {
                     self.hear(message.get_payload_bytes());
                 }
             }

@@ -8,4 +8,5 @@ mod expands;
 mod is_fair;
 mod leases;
 mod operators;
+mod redis_vanishes;
 mod retries_then_bounces;
