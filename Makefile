@@ -7,7 +7,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build image compose-up test test-compose bench bench-peers manifests lint fmt proto reference docs tools proto-lint clean
+.PHONY: help run build image compose-up test chaos test-compose bench bench-peers manifests lint fmt proto reference docs tools proto-lint clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ compose-up: image ## Start everything in containers, with example.test, alice an
 test: tools manifests ## Run every test
 	$(CARGO) build --bin posthorn
 	$(CARGO) test --workspace
+
+chaos: tools ## Kill, cut, stop and fill up everything under load, and account for every message (15 min)
+	$(CARGO) build --bin posthorn
+	$(CARGO) test --workspace --test chaos -- --test-threads=1 --nocapture
 
 test-compose: ## Test the system of containers: replicas killed, cut off and rolled under load
 	deploy/compose/test/run

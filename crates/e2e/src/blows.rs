@@ -21,11 +21,29 @@ impl Posthorn {
         Ok(())
     }
 
+    /// Ends its Redis.
+    pub async fn end_redis(&self) -> Result<()> {
+        let mut redis = TcpStream::connect(self.address(16379)).await?;
+        redis.write_all(b"SHUTDOWN NOSAVE\r\n").await?;
+        // It answers by closing the connection.
+        redis.read_to_end(&mut Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Ends its Postgres at once (an "immediate" shutdown).
+    pub fn end_postgres(&self) -> Result<()> {
+        signal(self.postmaster()?.parse()?, Signal::QUIT)
+    }
+
+    fn postmaster(&self) -> Result<String> {
+        let pid_file = fs::read_to_string(self.data().join("postgres/data/postmaster.pid"))?;
+        Ok(pid_file.lines().next().context("its process id")?.to_owned())
+    }
+
     /// Kills a process of its Postgres that serves the queue: Postgres then ends all its sessions, as it cannot know
     /// what that one left in shared memory, and recovers from its log as after a power failure.
     pub fn crash_postgres(&self) -> Result<()> {
-        let pid_file = fs::read_to_string(self.data().join("postgres/data/postmaster.pid"))?;
-        let postmaster = pid_file.lines().next().context("its process id")?.to_owned();
+        let postmaster = self.postmaster()?;
         for entry in fs::read_dir("/proc")? {
             let path = entry?.path();
             let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Result;
 use posthorn_testkit::dns::Dns;
+use posthorn_testkit::proxy::Proxy;
 use posthorn_testkit::smtp_server::{Script, SmtpServer};
 
 use crate::Options;
@@ -49,6 +50,20 @@ impl Internet {
     pub async fn server(&self, name: &str, told: impl FnOnce(Script) -> Script) -> Result<SmtpServer> {
         let address = SocketAddr::from((self.host(name), self.port));
         SmtpServer::start(address, told(Script::named(name))).await
+    }
+
+    /// A domain with one MX, `mx.` in it, that is met behind a proxy.
+    pub async fn domain_behind_proxy(
+        &self,
+        domain: &str,
+        told: impl FnOnce(Script) -> Script,
+    ) -> Result<(SmtpServer, Proxy)> {
+        let host = format!("mx.{domain}");
+        self.dns.mx(domain, 10, &host);
+        let server = self.server(&format!("behind.{domain}"), told).await?;
+        let address = SocketAddr::from((self.host(&host), self.port));
+        let proxy = Proxy::start(address, vec![server.address()]).await?;
+        Ok((server, proxy))
     }
 
     /// A domain with one MX, `mx.` in it.

@@ -1,12 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+pub mod account;
+mod api;
 mod blows;
+pub mod fleet;
 mod internet;
 mod letter;
+pub mod load;
 mod mailbox;
 mod posthorn;
 mod queue;
 
+pub use api::Api;
 pub use internet::Internet;
 pub use letter::{headers_above, letter};
 pub use mailbox::Mail;

@@ -8,7 +8,7 @@ use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
 use posthorn_api::mailbox::v1::{GetMessageRequest, ListMessagesRequest, MessageSummary, Part};
 use posthorn_testkit::wait;
 
-use crate::Posthorn;
+use crate::Api;
 
 /// A message in a mailbox, read whole.
 #[derive(Debug, Clone)]
@@ -19,10 +19,10 @@ pub struct Mail {
     pub raw: Vec<u8>,
 }
 
-impl Posthorn {
+impl Api {
     /// All messages of a mailbox, in all folders.
     pub async fn list(&self, mailbox: &str) -> Result<Vec<MessageSummary>> {
-        let mut client = MailboxServiceClient::connect(self.url(7004)).await?;
+        let mut client = MailboxServiceClient::connect(self.local_delivery.clone()).await?;
         let mut request =
             ListMessagesRequest { mailbox: mailbox.into(), page_size: 1000, ..Default::default() };
         let mut messages = Vec::new();
@@ -38,8 +38,9 @@ impl Posthorn {
 
     /// One message's bytes.
     pub async fn read(&self, mailbox: &str, summary: MessageSummary) -> Result<Mail> {
-        let mut client =
-            MailboxServiceClient::connect(self.url(7004)).await?.max_decoding_message_size(64 << 20);
+        let mut client = MailboxServiceClient::connect(self.local_delivery.clone())
+            .await?
+            .max_decoding_message_size(64 << 20);
         let request = GetMessageRequest {
             mailbox: mailbox.into(),
             folder: summary.folder.clone(),

@@ -16,6 +16,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 
+use crate::Api;
+
 /// How a `posthorn dev` is started.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -42,6 +44,7 @@ pub struct Posthorn {
     child: Child,
     /// What it has printed since its last start.
     printed: Printed,
+    api: Api,
     _turn: SemaphorePermit<'static>,
 }
 
@@ -66,7 +69,10 @@ impl Posthorn {
         data.disable_cleanup(std::env::var_os("POSTHORN_E2E_KEEP").is_some());
         let offset = free_offset()?;
         let (child, printed) = launch(&options, &data, offset).await?;
-        Ok(Self { options, data, offset, child, printed, _turn: turn })
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port + offset));
+        let [ingress, queue, local_delivery] = [7001, 7002, 7004].map(|port| format!("http://{}", at(port)));
+        let api = Api { smtp: at(2525), ingress, queue, local_delivery };
+        Ok(Self { options, data, offset, child, printed, api, _turn: turn })
     }
 
     /// Stops it with SIGTERM and starts it again on the same data.
@@ -159,6 +165,14 @@ impl Posthorn {
     }
 }
 
+impl std::ops::Deref for Posthorn {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
 impl Drop for Posthorn {
     /// In order, so that it takes its stores with it; what does not stop is killed (and its stores end all the same).
     fn drop(&mut self) {
@@ -184,7 +198,7 @@ pub(crate) fn signal(pid: u32, signal: Signal) -> Result<()> {
 }
 
 /// A GET of HTTP/1.1; the whole answer.
-async fn get(address: SocketAddr, path: &str) -> Result<String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -233,7 +247,7 @@ fn follow(stdout: ChildStdout) -> Printed {
 }
 
 /// The binary beside the test's own: `target/debug/posthorn` for `target/debug/deps/test-…`.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let built = test.ancestors().nth(2).context("the test lies in no target directory")?.join("posthorn");
     ensure!(built.exists(), "{} is missing: cargo build --bin posthorn", built.display());

@@ -10,12 +10,12 @@ use posthorn_api::trace::v1::{Event, EventKind, TraceMessageRequest, TraceMessag
 use posthorn_testkit::smtp_client::{Reply, submit};
 use posthorn_testkit::wait;
 
-use crate::Posthorn;
+use crate::Api;
 
-impl Posthorn {
+impl Api {
     /// What happened to a message so far.
     pub async fn trace(&self, message_id: &str) -> Result<TraceMessageResponse> {
-        let mut client = TraceServiceClient::connect(self.url(7002)).await?;
+        let mut client = TraceServiceClient::connect(self.queue.clone()).await?;
         let request = TraceMessageRequest { message_id: message_id.into() };
         Ok(client.trace_message(request).await?.into_inner())
     }
@@ -41,12 +41,12 @@ impl Posthorn {
 
     /// Hands a message in that must be accepted; its id.
     pub async fn send(&self, from: &str, to: &[&str], content: &[u8]) -> Result<String> {
-        queued_as(&submit(self.smtp(), from, to, content).await?)
+        queued_as(&submit(self.smtp, from, to, content).await?)
     }
 
     /// What waits, in numbers.
     pub async fn stats(&self) -> Result<StatsResponse> {
-        let mut client = QueueServiceClient::connect(self.url(7002)).await?;
+        let mut client = QueueServiceClient::connect(self.queue.clone()).await?;
         Ok(client.stats(StatsRequest::default()).await?.into_inner())
     }
 

@@ -1,4 +1,4 @@
-//! With `--processes` each service is a process, and one that dies is started again.
+//! With `--processes` each service is a process, and one that dies is started again; so are the stores.
 
 use std::time::Duration;
 
@@ -24,8 +24,16 @@ async fn and_says_which() -> Result<()> {
         })
         .await;
     }
-    posthorn.send("carol@elsewhere.test", &["alice@example.test"], &letter("After", "all died")).await?;
+    posthorn.end_redis().await?;
+    posthorn.end_postgres()?;
+    let (from, to) = ("carol@elsewhere.test", ["alice@example.test"]);
+    wait::until("mail to be taken again", Duration::from_secs(30), async || {
+        posthorn.send(from, &to, &letter("While", "the stores came back")).await.ok()
+    })
+    .await;
     posthorn.wait_for_mail("alice@example.test", 1).await?;
+    posthorn.send("carol@elsewhere.test", &["alice@example.test"], &letter("After", "all died")).await?;
+    posthorn.wait_for_mail("alice@example.test", 2).await?;
     posthorn.ctl(&["health"]).await?;
     let last: Vec<_> = SERVICES.iter().filter_map(|(name, _)| posthorn.pid_of(name)).collect();
     posthorn.stop().await?;

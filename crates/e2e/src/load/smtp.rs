@@ -1,0 +1,78 @@
+//! A client that keeps its SMTP connection while it is let.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use posthorn_testkit::smtp_client::{Reply, SmtpClient, dot_stuffed};
+
+use super::{Answer, Client, Message, SENDER};
+use crate::queued_as;
+
+pub(super) async fn run(mut client: Client, server: SocketAddr) {
+    let mut session = None;
+    let mut number = 0;
+    while let Some(message) = client.next(number).await {
+        let answer = hand_in(&mut session, server, &message).await;
+        if !answer.is_accepted() {
+            session = None;
+            // A client that was put off comes back a little later.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        client.note(message, answer);
+        number += 1;
+    }
+}
+
+async fn hand_in(session: &mut Option<SmtpClient>, server: SocketAddr, message: &Message) -> Answer {
+    if let Err(answer) = envelope(session, server, message).await {
+        return answer;
+    }
+    let client = session.as_mut().expect("the envelope went over it");
+    if let Err(reason) = client.send(&dot_stuffed(&message.content())).await {
+        // Some of it may lie in buffers, the dot among it.
+        return if message.large { Answer::Broken(reason.to_string()) } else { Answer::Unknown };
+    }
+    match client.reply().await {
+        Ok(reply) => match queued_as(&reply) {
+            Ok(id) => Answer::Accepted(id),
+            Err(_) => refusal(&reply),
+        },
+        Err(_) => Answer::Unknown,
+    }
+}
+
+/// Up to the server's 354.
+async fn envelope(
+    session: &mut Option<SmtpClient>,
+    server: SocketAddr,
+    message: &Message,
+) -> Result<(), Answer> {
+    let broken = |reason: anyhow::Error| Answer::Broken(format!("{reason:#}"));
+    let mut commands = Vec::new();
+    if session.is_none() {
+        let (client, greeting) = SmtpClient::connect(server).await.map_err(broken)?;
+        expect(&greeting, 220)?;
+        *session = Some(client);
+        commands.push(("EHLO client.test".to_owned(), 250));
+    }
+    commands.push((format!("MAIL FROM:<{SENDER}>"), 250));
+    commands.extend(message.to.recipients().iter().map(|to| (format!("RCPT TO:<{to}>"), 250)));
+    commands.push(("DATA".to_owned(), 354));
+    let client = session.as_mut().expect("it was opened above");
+    for (command, code) in commands {
+        expect(&client.command(&command).await.map_err(broken)?, code)?;
+    }
+    Ok(())
+}
+
+fn expect(reply: &Reply, code: u16) -> Result<(), Answer> {
+    if reply.code == code { Ok(()) } else { Err(refusal(reply)) }
+}
+
+fn refusal(reply: &Reply) -> Answer {
+    match reply.code {
+        421 => Answer::Leaving,
+        500.. => Answer::Refused(format!("{reply:?}")),
+        _ => Answer::NotNow(format!("{reply:?}")),
+    }
+}

@@ -1,0 +1,18 @@
+//! Nothing lost, nothing twice: what becomes of mail while one thing after another goes wrong (R1-R4, R9, R11).
+//!
+//! Run by `make chaos`, one test after another; each prints its seed, its blows and its table.
+//! `POSTHORN_CHAOS_SEED` repeats the instants of an earlier run.
+#![expect(clippy::print_stdout, reason = "what was done, and what came of it, is for whoever runs it")]
+
+mod clock_jumps;
+mod connections_break;
+mod data_has_no_end;
+mod disk;
+mod poison;
+mod receivers_drop;
+mod replicas_roll;
+mod services_die;
+mod slow_clients;
+mod stores_fail;
+mod storm;
+mod workers_sleep;

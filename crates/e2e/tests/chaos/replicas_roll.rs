@@ -1,0 +1,31 @@
+//! All services are restarted one replica after another: no SMTP client sees more than a 421.
+
+use anyhow::{Result, ensure};
+use posthorn_e2e::fleet::{REPLICAS, Service};
+use posthorn_e2e::load::{Answer, Sent};
+use std::time::Duration;
+
+use crate::storm::Storm;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_after_another() -> Result<()> {
+    let mut storm = Storm::start(None).await?;
+    for service in Service::ALL {
+        for number in 0..REPLICAS {
+            storm
+                .blow(&format!("restart of {}-{number}", service.name()), async |storm| {
+                    let replica = storm.fleet.replica(service, number);
+                    replica.stop().await?;
+                    replica.start()?;
+                    replica.ready(Duration::from_secs(60)).await;
+                    Ok(())
+                })
+                .await?;
+        }
+    }
+    let worse = |sent: &Sent| !matches!(sent.answer, Answer::Accepted(_) | Answer::Leaving);
+    let worse: Vec<_> = storm.load.so_far().into_iter().filter(worse).collect();
+    storm.finish().await?;
+    ensure!(worse.is_empty(), "clients saw more than a 421: {worse:#?}");
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! kill -9 of each service, and of several at once.
+
+use anyhow::Result;
+use posthorn_e2e::fleet::Service;
+
+use crate::storm::Storm;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_in_turn_and_several_at_once() -> Result<()> {
+    let mut storm = Storm::start(None).await?;
+    for service in Service::ALL {
+        let number = storm.any();
+        kill(&mut storm, &[(service, number)]).await?;
+    }
+    use Service::{Ingress, LocalDelivery, Queue, RemoteRelay, Router};
+    kill(&mut storm, &[(Queue, 0), (Queue, 1)]).await?;
+    kill(&mut storm, &[(LocalDelivery, 0), (LocalDelivery, 1), (Router, 0)]).await?;
+    kill(&mut storm, &[(RemoteRelay, 0), (RemoteRelay, 1), (Queue, 0), (Ingress, 1)]).await?;
+    let all: Vec<_> = Service::ALL.into_iter().flat_map(|service| [(service, 0), (service, 1)]).collect();
+    kill(&mut storm, &all).await?;
+    storm.finish().await
+}
+
+async fn kill(storm: &mut Storm, victims: &[(Service, usize)]) -> Result<()> {
+    let names: Vec<_> =
+        victims.iter().map(|(service, number)| format!("{}-{number}", service.name())).collect();
+    let name = format!("kill -9 of {}", names.join(", "));
+    storm
+        .blow(&name, async |storm| {
+            for (service, number) in victims {
+                storm.fleet.replica(*service, *number).kill().await?;
+            }
+            for (service, number) in victims {
+                storm.fleet.replica(*service, *number).start()?;
+            }
+            Ok(())
+        })
+        .await
+}
