@@ -6,7 +6,7 @@ mod write;
 
 pub use read::{read, read_many, read_prefix, read_prefixes, read_range, read_whole};
 pub use release::{Released, delete, keep, lock, lock_released, release, released_before, unrelease};
-pub use write::{Upload, insert};
+pub use write::{Chunks, Upload, insert};
 
 /// The size of every chunk but a content's last, in bytes.
 pub const CHUNK_BYTES: usize = 256 * 1024;

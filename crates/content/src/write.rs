@@ -7,30 +7,48 @@ use uuid::Uuid;
 
 use crate::CHUNK_BYTES;
 
+/// Contents as columns of `content.chunk`, for UNNEST: for who inserts them in a statement of his own, with what else
+/// belongs to a message.
+#[derive(Debug, Default)]
+pub struct Chunks<'a> {
+    /// `content_id`, uuid.
+    pub ids: Vec<Uuid>,
+    /// `seq`, integer.
+    pub seqs: Vec<i32>,
+    /// `data`, bytea.
+    pub data: Vec<&'a [u8]>,
+}
+
+impl<'a> Chunks<'a> {
+    /// Cuts contents into chunks.
+    pub fn of(contents: impl IntoIterator<Item = (MessageId, &'a Bytes)>) -> Self {
+        let mut chunks = Self::default();
+        for (id, content) in contents {
+            // An empty content is one empty chunk: it exists.
+            let chunks_of = content.chunks(CHUNK_BYTES).chain(content.is_empty().then_some(&[][..]));
+            for (seq, chunk) in (0..).zip(chunks_of) {
+                chunks.ids.push(id.uuid());
+                chunks.seqs.push(seq);
+                chunks.data.push(chunk);
+            }
+        }
+        chunks
+    }
+}
+
 /// Inserts many contents in one statement. An id that exists already is an error: content is written once.
 pub async fn insert(connection: &mut PgConnection, contents: &[(MessageId, Bytes)]) -> sqlx::Result<()> {
-    let mut ids: Vec<Uuid> = Vec::with_capacity(contents.len());
-    let mut seqs: Vec<i32> = Vec::with_capacity(contents.len());
-    let mut chunks: Vec<&[u8]> = Vec::with_capacity(contents.len());
-    for (id, content) in contents {
-        // An empty content is one empty chunk: it exists.
-        let chunks_of = content.chunks(CHUNK_BYTES).chain(content.is_empty().then_some(&[][..]));
-        for (seq, chunk) in (0..).zip(chunks_of) {
-            ids.push(id.uuid());
-            seqs.push(seq);
-            chunks.push(chunk);
-        }
-    }
-    if ids.is_empty() {
+    if contents.is_empty() {
         return Ok(());
     }
+    let chunks = Chunks::of(contents.iter().map(|(id, content)| (*id, content)));
     sqlx::query(
         "INSERT INTO content.chunk (content_id, seq, data)
          SELECT * FROM UNNEST($1::uuid[], $2::int[], $3::bytea[])",
     )
-    .bind(ids)
-    .bind(seqs)
-    .bind(chunks)
+    .bind(chunks.ids)
+    .bind(chunks.seqs)
+    .bind(chunks.data)
     .execute(connection)
     .await?;
     Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+use posthorn_database::Database;
 use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources};
 use serde::Deserialize;
@@ -34,22 +35,6 @@ pub struct Config {
     pub mailbox: Mailbox,
     /// Removing what is no longer needed.
     pub collect: Collect,
-}
-
-/// How to reach Postgres.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// `postgres://role:password@host:port/database`.
-    pub url: String,
-    /// Connections at most.
-    pub max_connections: u32,
-    /// How long to wait for one.
-    #[serde(with = "humantime_serde")]
-    pub acquire_timeout: Duration,
-    /// How long a statement may take.
-    #[serde(with = "humantime_serde")]
-    pub statement_timeout: Duration,
 }
 
 /// Taking work from the queue.

@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use posthorn_api::mail::v1::Origin;
+use posthorn_content::Chunks;
 use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status};
 use posthorn_service::gather;
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::Unavailable;
 use crate::hub::Hub;
 use crate::in_hand::Letter;
+use crate::level::Level;
 use crate::message::Recipient;
 use crate::schedule::{Flow, Item, Key, Kind, Lane};
 use crate::spool::{self, KnownKey, Message, NewKey, NewMessage};
@@ -37,6 +38,13 @@ pub(crate) struct Incoming {
     pub(crate) content: Content,
     /// It was handed in before, and the answer lost.
     pub(crate) repeated: bool,
+}
+
+impl Incoming {
+    /// One statement takes it in: nothing has to be looked up before or after.
+    fn is_plain(&self) -> bool {
+        self.key.is_none() && !self.repeated && matches!(self.content, Content::Here(_))
+    }
 }
 
 /// Where the bytes of a message are.
@@ -114,49 +122,6 @@ impl Accept {
 
 fn try_later() -> Status {
     Status::new(451, EnhancedStatus::new(4, 3, 0), "the message could not be stored, try again later")
-}
-
-/// How full the spool is: counted now and then, reckoned between.
-#[derive(Debug, Default)]
-pub(crate) struct Level {
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    max_messages: u64,
-    max_bytes: u64,
-}
-
-impl Level {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            max_messages: config.spool.max_messages,
-            max_bytes: config.spool.max_bytes.as_u64(),
-            ..Default::default()
-        }
-    }
-
-    pub(crate) fn set(&self, messages: u64, bytes: u64) {
-        self.messages.store(messages, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
-        metrics::gauge!("posthorn_queue_messages").set(messages as f64);
-        metrics::gauge!("posthorn_queue_bytes").set(bytes as f64);
-    }
-
-    fn add(&self, messages: u64, bytes: u64) {
-        self.messages.fetch_add(messages, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Messages have ended here.
-    pub(crate) fn ended(&self, messages: u64, bytes: u64) {
-        let less = |by| move |level: u64| Some(level.saturating_sub(by));
-        let _ = self.messages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(messages));
-        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(bytes));
-    }
-
-    fn is_full(&self) -> bool {
-        let over = |level: &AtomicU64, max| max > 0 && level.load(Ordering::Relaxed) >= max;
-        over(&self.messages, self.max_messages) || over(&self.bytes, self.max_bytes)
-    }
 }
 
 /// Starts the writers; they end when every [`Accept`] is dropped and all that waits is written.
@@ -265,10 +230,38 @@ struct Stored {
 /// One transaction: R1's commit.
 async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<(Vec<Answer>, Vec<Stored>)> {
     let now = OffsetDateTime::now_utc();
-    let mut transaction = hub.pool.begin().await?;
+    let (answers, new) = hub
+        .standing
+        .with(async |connection| store_over(connection, &hub.config, incoming, now).await)
+        .await?;
+    let stored = || new.iter().filter(|stored| stored.is_new).map(|stored| &stored.new);
+    let messages = stored().count() as u64;
+    let bytes = stored().map(|n| n.message.size).sum();
+    hub.level.add(messages, bytes);
+    metrics::counter!("posthorn_queue_accepted_total").increment(messages);
+    metrics::counter!("posthorn_queue_accepted_bytes").increment(bytes);
+    if hub.wake.is_watched() {
+        hub.wake.tell(&stored().map(|n| Record::accepted(&n.message)).collect::<Vec<_>>());
+    }
+    hub.timer_at(stored().map(|n| n.timer_at).min());
+    Ok((answers, new))
+}
+
+async fn store_over(
+    connection: &mut PgConnection,
+    config: &Config,
+    incoming: &[Incoming],
+    now: OffsetDateTime,
+) -> sqlx::Result<(Vec<Answer>, Vec<Stored>)> {
+    if incoming.iter().all(Incoming::is_plain) {
+        let new: Vec<NewMessage> = incoming.iter().map(|i| new_message(config, i, now)).collect();
+        let is_new = insert(connection, &new, incoming.iter()).await?;
+        return Ok((vec![Answer::Accepted; incoming.len()], stored(new, &is_new)));
+    }
+    let mut transaction = connection.begin().await?;
     let repeated = keys(&mut transaction, incoming).await?;
     let mut answers: Vec<Answer> = Vec::with_capacity(incoming.len());
-    let mut new: Vec<(&Incoming, NewMessage)> = Vec::with_capacity(incoming.len());
+    let mut taken: Vec<&Incoming> = Vec::with_capacity(incoming.len());
     for (at, message) in incoming.iter().enumerate() {
         match repeated.get(&at) {
             Some(answer) => answers.push(answer.clone()),
@@ -276,28 +269,18 @@ async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<(Vec<Answer>, V
             None if !found(&mut transaction, message).await? => return Err(sqlx::Error::RowNotFound),
             None => {
                 answers.push(Answer::Accepted);
-                new.push((message, new_message(&hub.config, message, now)));
+                taken.push(message);
             }
         }
     }
-    let contents: HashMap<MessageId, &Content> = new.iter().map(|(i, _)| (i.id, &i.content)).collect();
-    let new: Vec<NewMessage> = new.into_iter().map(|(_, message)| message).collect();
-    let repeated: Vec<MessageId> = incoming.iter().filter(|i| i.repeated).map(|i| i.id).collect();
-    let is_new = insert(&mut transaction, &new, &contents, &repeated).await?;
+    let new: Vec<NewMessage> = taken.iter().map(|i| new_message(config, i, now)).collect();
+    let is_new = insert(&mut transaction, &new, taken.iter().copied()).await?;
     transaction.commit().await?;
+    Ok((answers, stored(new, &is_new)))
+}
 
-    let new = new.into_iter().map(|new| Stored { is_new: is_new.contains(&new.message.id), new });
-    let new: Vec<Stored> = new.collect();
-    let stored = || new.iter().filter(|stored| stored.is_new).map(|stored| &stored.new);
-    let bytes = stored().map(|n| n.message.size).sum();
-    hub.level.add(is_new.len() as u64, bytes);
-    metrics::counter!("posthorn_queue_accepted_total").increment(is_new.len() as u64);
-    metrics::counter!("posthorn_queue_accepted_bytes").increment(bytes);
-    if hub.wake.is_watched() {
-        hub.wake.tell(&stored().map(|n| Record::accepted(&n.message)).collect::<Vec<_>>());
-    }
-    hub.timer_at(stored().map(|n| n.timer_at).min());
-    Ok((answers, new))
+fn stored(new: Vec<NewMessage>, is_new: &HashSet<MessageId>) -> Vec<Stored> {
+    new.into_iter().map(|new| Stored { is_new: is_new.contains(&new.message.id), new }).collect()
 }
 
 /// The messages whose key was seen before, by their place, with their answers.
@@ -374,25 +357,28 @@ fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> New
 
 /// Inserts messages with all that belongs to them, and returns which are new; those that are there already, and of the
 /// repeated ones those that have ended, are passed over.
-async fn insert(
-    connection: &mut sqlx::PgConnection,
+async fn insert<'a>(
+    connection: &mut PgConnection,
     new: &[NewMessage],
-    contents: &HashMap<MessageId, &Content>,
-    repeated: &[MessageId],
+    incoming: impl Iterator<Item = &'a Incoming> + Clone,
 ) -> sqlx::Result<HashSet<MessageId>> {
-    let mut is_new = ledger::insert::messages(connection, new).await?;
-    let repeated: Vec<MessageId> = repeated.iter().filter(|id| is_new.contains(id)).copied().collect();
+    let contents = |repeated| {
+        incoming.clone().filter(move |i| i.repeated == repeated).filter_map(|i| match &i.content {
+            Content::Here(bytes) => Some((i.id, bytes)),
+            Content::Uploaded(_) => None,
+        })
+    };
+    let mut is_new = ledger::insert::messages(connection, new, Chunks::of(contents(false))).await?;
+    let repeated: Vec<MessageId> =
+        incoming.clone().filter(|i| i.repeated && is_new.contains(&i.id)).map(|i| i.id).collect();
+    if repeated.is_empty() {
+        return Ok(is_new);
+    }
     for ended in ledger::insert::take_back_ended(connection, &repeated).await? {
         is_new.remove(&ended);
     }
-    let contents: Vec<(MessageId, Bytes)> = new
-        .iter()
-        .filter(|n| is_new.contains(&n.message.id))
-        .filter_map(|n| match contents.get(&n.message.id)? {
-            Content::Here(bytes) => Some((n.message.id, bytes.clone())),
-            Content::Uploaded(_) => None,
-        })
-        .collect();
+    let contents: Vec<(MessageId, Bytes)> =
+        contents(true).filter(|(id, _)| is_new.contains(id)).map(|(id, bytes)| (id, bytes.clone())).collect();
     posthorn_content::insert(connection, &contents).await?;
     Ok(is_new)
 }
@@ -407,20 +393,12 @@ pub(crate) async fn insert_own(
     if own.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let contents = own.iter().map(|i| (i.id, &i.content)).collect();
     let new: Vec<NewMessage> = own.iter().map(|i| new_message(config, i, now)).collect();
-    insert(connection, &new, &contents, &[]).await?;
+    insert(connection, &new, own.iter()).await?;
     let items = new.iter().map(|n| (fresh_item(&n.message), now)).collect();
     Ok((new.iter().map(|n| Record::accepted(&n.message)).collect(), items))
 }
 
 fn fresh_item(message: &Message) -> Item {
     Item { key: Key { message: message.id, lane: Lane::ROUTE }, flow: message.flow }
-}
-
-/// Counts the spool anew.
-pub(crate) async fn count(pool: &PgPool, level: &Level) -> sqlx::Result<()> {
-    let (messages, bytes) = ledger::admin::size(pool).await?;
-    level.set(messages, bytes);
-    Ok(())
 }

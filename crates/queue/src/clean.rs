@@ -6,7 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::hub::Hub;
-use crate::{accept, late, spool};
+use crate::{late, level, spool};
 
 /// Rows deleted in one statement.
 const ROWS: i64 = 10_000;
@@ -31,7 +31,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
 }
 
 async fn count(hub: &Hub) -> sqlx::Result<()> {
-    accept::count(&hub.pool, &hub.level).await?;
+    level::count(hub).await?;
     late::tell(hub).await
 }
 
@@ -39,10 +39,10 @@ async fn count(hub: &Hub) -> sqlx::Result<()> {
 /// a message's longest life and that time none of them is needed.
 async fn forget(hub: &Hub) -> sqlx::Result<()> {
     let now = OffsetDateTime::now_utc();
-    let mut connection = hub.pool.acquire().await?;
-    let events_before = now - hub.config.trace.keep - hub.config.give_up.after;
-    while spool::trace::forget(&mut connection, events_before, ROWS).await? == ROWS as u64 {}
-    let keys_before = now - hub.config.accept.idempotency;
-    while spool::trace::forget_keys(&mut connection, keys_before, ROWS).await? == ROWS as u64 {}
+    let standing = &hub.standing;
+    let before = now - hub.config.trace.keep - hub.config.give_up.after;
+    while standing.with(async |c| spool::trace::forget(c, before, ROWS).await).await? == ROWS as u64 {}
+    let before = now - hub.config.accept.idempotency;
+    while standing.with(async |c| spool::trace::forget_keys(c, before, ROWS).await).await? == ROWS as u64 {}
     Ok(())
 }

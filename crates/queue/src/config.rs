@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use posthorn_database::Database;
 use posthorn_mail::{Address, Domain, Host};
 use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources};
@@ -44,22 +45,6 @@ pub struct Config {
     pub trace: Trace,
     /// How what fell out of the schedule is found.
     pub sweep: Sweep,
-}
-
-/// `[queue.database]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// URL of the Postgres database.
-    pub url: String,
-    /// The most connections at once.
-    pub max_connections: u32,
-    /// How long to wait for a free connection.
-    #[serde(with = "humantime_serde")]
-    pub acquire_timeout: Duration,
-    /// How long a statement may take.
-    #[serde(with = "humantime_serde")]
-    pub statement_timeout: Duration,
 }
 
 /// `[queue.redis]`

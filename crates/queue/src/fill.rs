@@ -64,7 +64,7 @@ async fn recover(hub: &Hub, redis: &Need) {
 /// Counts the spool for the first time, which tells that Postgres is there and its schema made.
 pub(crate) async fn count_first(hub: &Hub, postgres: &Need) {
     let mut pause = FIRST_PAUSE;
-    while let Err(error) = crate::accept::count(&hub.pool, &hub.level).await {
+    while let Err(error) = crate::level::count(hub).await {
         pause = wait(postgres, &error.into(), pause).await;
     }
     postgres.met();
@@ -88,7 +88,7 @@ async fn compare(hub: &Hub) -> Result<(), Error> {
         hub.schedule.restore(token, &items, until).await?;
     }
     let now = OffsetDateTime::now_utc();
-    for destination in spool::find::suspended(&hub.pool).await? {
+    for destination in hub.standing.with(async |c| spool::find::suspended(c).await).await? {
         hub.schedule.learn(Lane::remote(&destination), Learn::Suspend, now).await?;
     }
     let mut filling = Vec::new();
@@ -100,7 +100,7 @@ async fn compare(hub: &Hub) -> Result<(), Error> {
         }
     }
     let (mut last, mut found) = (MessageId::from(Uuid::nil()), 0);
-    while let Some((next, due)) = spool::find::page(&hub.pool, last, PAGE).await? {
+    while let Some((next, due)) = hub.standing.with(async |c| spool::find::page(c, last, PAGE).await).await? {
         found += add(hub, &due).await?;
         last = next;
         for (kind, partition) in &filling {
@@ -126,7 +126,7 @@ fn beginning() -> (OffsetDateTime, MessageId) {
 /// waits in a long line is overdue, too, and is passed over there; hence the pages.
 async fn sweep(hub: &Hub, place: (OffsetDateTime, MessageId)) -> Result<(OffsetDateTime, MessageId), Error> {
     let before = OffsetDateTime::now_utc() - hub.config.sweep.overdue;
-    let due = spool::find::overdue(&hub.pool, place, before, PAGE).await?;
+    let due = hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
     let found = add(hub, &due).await?;
     if found > 0 {
         tracing::warn!(found, "overdue work was missing in the schedule");

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use posthorn_database::Standing;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::Level;
 use crate::config::Config;
 use crate::in_hand::InHand;
+use crate::level::Level;
 use crate::retry::Policy;
 use crate::schedule::{Add, Item, Key, Kind, Schedule, Token};
 use crate::trace::Watchers;
@@ -21,7 +22,10 @@ use crate::wake::Wake;
 pub(crate) struct Hub {
     pub(crate) config: Config,
     pub(crate) policy: Policy,
+    /// For calls.
     pub(crate) pool: PgPool,
+    /// For the way of messages, and for chores.
+    pub(crate) standing: Standing,
     pub(crate) schedule: Schedule,
     pub(crate) wake: Wake,
     pub(crate) watchers: Watchers,

@@ -12,7 +12,7 @@ pub(crate) async fn tell(hub: &Hub) -> sqlx::Result<()> {
     let now = OffsetDateTime::now_utc();
     // Without Redis nobody is given anything: then all that is due is late.
     let open = hub.schedule.open_lanes(Kind::Remote, now).await.ok();
-    let oldest = spool::find::oldest_due(&hub.pool, now, open.as_deref()).await?;
+    let oldest = hub.standing.with(async |c| spool::find::oldest_due(c, now, open.as_deref()).await).await?;
     for kind in Kind::ALL {
         let late =
             oldest.iter().find(|(of, _)| *of == kind).map_or(0.0, |(_, at)| (now - *at).as_seconds_f64());

@@ -10,6 +10,7 @@ mod grpc;
 mod hub;
 mod in_hand;
 mod late;
+mod level;
 mod load;
 mod message;
 mod notice;
@@ -44,7 +45,11 @@ pub fn run(config: Config, process: Process) -> Running {
 }
 
 async fn compose(config: Config, process: Process) -> Result<(), Error> {
-    let pool = spool::pool(&config.database).map_err(Error::fatal)?;
+    let options = config.database.options("posthorn-queue").map_err(Error::fatal)?;
+    let for_calls = (config.database.max_connections / 2).max(1);
+    let for_work = config.database.max_connections.saturating_sub(for_calls).max(1);
+    let pool = config.database.pool(options.clone(), for_calls);
+    let standing = config.database.standing(options, for_work);
     let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
     let (postgres, redis) = (process.ready.need("postgres"), process.ready.need("redis"));
     let watchers = trace::Watchers::new(config.trace.max_lag);
@@ -54,7 +59,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
             uncertain: config.retry.uncertain,
             attempts: config.give_up.attempts,
         },
-        level: Arc::new(accept::Level::new(&config)),
+        level: Arc::new(level::Level::new(&config)),
         wake: wake::Wake::new(watchers.clone()),
         watchers,
         leases: hub::Leases::default(),
@@ -64,6 +69,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         shutdown: process.shutdown.clone(),
         cut: Default::default(),
         pool,
+        standing,
         schedule,
         config,
     });
@@ -104,6 +110,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
         tracing::warn!("some of what was handed in at the end could not be written");
     }
+    hub.standing.close().await;
     hub.pool.close().await;
     served
 }

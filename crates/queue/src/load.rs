@@ -9,7 +9,7 @@ use posthorn_api::trace::v1::EventKind;
 use posthorn_api::work::v1::{Item as WorkItem, ItemRecipient};
 use posthorn_api::{message_id_bytes, timestamp};
 use posthorn_mail::MessageId;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use crate::hub::Hub;
@@ -32,12 +32,20 @@ pub(crate) struct Loaded {
 
 /// Reads what the ledger says of leased items.
 pub(crate) async fn load(hub: &Hub, leased: &Leased, now: OffsetDateTime) -> sqlx::Result<Loaded> {
+    hub.standing.with(async |connection| load_over(connection, hub, leased, now).await).await
+}
+
+async fn load_over(
+    connection: &mut PgConnection,
+    hub: &Hub,
+    leased: &Leased,
+    now: OffsetDateTime,
+) -> sqlx::Result<Loaded> {
     let kind = leased.token.kind();
     let ids: Vec<MessageId> = leased.items.iter().map(|(item, _)| item.key.message).collect();
     let keys: Vec<_> = leased.items.iter().map(|(item, _)| item.key).collect();
-    let mut connection = hub.pool.acquire().await?;
-    let messages = spool::load::messages(&mut connection, &ids).await?;
-    let mut waiting = spool::load::waiting(&mut connection, &keys).await?;
+    let messages = spool::load::messages(connection, &ids).await?;
+    let mut waiting = spool::load::waiting(connection, &keys).await?;
     let mut loaded =
         Loaded { items: Vec::new(), given: Vec::new(), destination: String::new(), aside: Vec::new() };
     let mut poison = Vec::new();
@@ -70,10 +78,10 @@ pub(crate) async fn load(hub: &Hub, leased: &Leased, now: OffsetDateTime) -> sql
         }
     }
     if !poison.is_empty() {
-        set_aside(hub, &mut connection, &poison, now).await?;
+        set_aside(hub, connection, &poison, now).await?;
     }
     if kind == Kind::Remote {
-        attach_contents(hub, &mut connection, &mut loaded.items).await?;
+        attach_contents(hub, connection, &mut loaded.items).await?;
     }
     Ok(loaded)
 }
@@ -115,7 +123,7 @@ fn work_recipient(recipient: Recipient) -> ItemRecipient {
 /// Small contents travel with the work, as far as a batch has room.
 async fn attach_contents(
     hub: &Hub,
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     items: &mut [WorkItem],
 ) -> sqlx::Result<()> {
     let (each, mut room) = (hub.config.lease.inline_up_to.as_u64(), hub.config.lease.inline_batch.as_u64());
@@ -136,7 +144,7 @@ async fn attach_contents(
 /// Its workers died of it, or gave it back, again and again: an operator is to look at it.
 async fn set_aside(
     hub: &Hub,
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     ids: &[MessageId],
     now: OffsetDateTime,
 ) -> sqlx::Result<()> {
@@ -148,7 +156,8 @@ async fn set_aside(
         Record::new(*id, vec![posthorn_api::trace::v1::Event { detail, ..event }])
     };
     let records: Vec<Record> = new.iter().map(record).collect();
-    spool::trace::insert(&mut transaction, &records.iter().collect::<Vec<_>>(), now).await?;
+    let rows = records.iter().map(|record| (record.message, record.encoded())).collect();
+    spool::trace::insert(&mut transaction, rows, now).await?;
     transaction.commit().await?;
     hub.wake.tell(&records);
     for id in new {

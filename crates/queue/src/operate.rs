@@ -63,7 +63,8 @@ async fn mark(
     };
     let records: Vec<Record> =
         changed.iter().map(|id| Record::new(*id, vec![event(*id, now, kind)])).collect();
-    spool::trace::insert(connection, &records.iter().collect::<Vec<_>>(), now).await?;
+    let rows = records.iter().map(|record| (record.message, record.encoded())).collect();
+    spool::trace::insert(connection, rows, now).await?;
     transaction.commit().await?;
     hub.wake.tell(&records);
     if matches!(operation, Operation::Retry) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures::future;
 use posthorn_mail::{MessageId, Outcome};
 use posthorn_service::gather;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -182,7 +182,19 @@ async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()>
     if items.is_empty() {
         return Ok(());
     }
-    let mut transaction = hub.pool.begin().await?;
+    let (written, ends) =
+        hub.standing.with(async |connection| write_over(connection, hub, &items, now).await).await?;
+    written.schedule(hub, ends).await;
+    Ok(())
+}
+
+async fn write_over(
+    connection: &mut PgConnection,
+    hub: &Hub,
+    items: &[&Reported],
+    now: OffsetDateTime,
+) -> sqlx::Result<(Written, Vec<Settle>)> {
+    let mut transaction = connection.begin().await?;
     let mut ids: Vec<MessageId> = items.iter().map(|item| item.message).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -191,7 +203,7 @@ async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()>
     messages.values().for_each(|message| posthorn_service::trace::link(&span, &message.traceparent));
     let keys: Vec<Key> = items.iter().map(|item| item.key()).collect();
     let waiting = spool::load::waiting(&mut transaction, &keys).await?;
-    let routed = routed(&mut transaction, &items).await?;
+    let routed = routed(&mut transaction, items).await?;
 
     let mut effects = Effects::new(messages, &hub.policy, now);
     let max_recipients = hub.config.accept.max_recipients;
@@ -209,9 +221,7 @@ async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()>
         let then = routing.effects.due_again(key, waiting).map_or(Then::Done, Then::At);
         ends.push(Settle { key, token, then });
     }
-    let written = commit(hub, transaction, effects).await?;
-    written.schedule(hub, ends).await;
-    Ok(())
+    Ok((commit(hub, transaction, effects).await?, ends))
 }
 
 /// The addresses that the messages go to already, of those that the router names now.
@@ -261,10 +271,16 @@ pub(crate) async fn commit(
     }
     let events = std::mem::take(&mut effects.events);
     let of_messages: Vec<Record> = events.into_iter().map(|(id, events)| Record::new(id, events)).collect();
-    // What a message's own row said goes with it.
-    let last_words: Vec<Record> = ended.iter().map(|id| Record::accepted(&effects.messages[id])).collect();
-    let to_write: Vec<&Record> = last_words.iter().chain(&of_messages).collect();
-    spool::trace::insert(connection, &to_write, now).await?;
+    let ended_now: HashSet<MessageId> = ended.iter().copied().collect();
+    let rows: Vec<(MessageId, Vec<u8>)> = of_messages
+        .iter()
+        .map(|record| match ended_now.contains(&record.message) {
+            // What the message's own row said goes with it.
+            true => (record.message, record.after_accepted(&effects.messages[&record.message])),
+            false => (record.message, record.encoded()),
+        })
+        .collect();
+    spool::trace::insert(connection, rows, now).await?;
     transaction.commit().await?;
 
     records.extend(of_messages);

@@ -7,16 +7,10 @@ pub(crate) mod load;
 pub(crate) mod trace;
 pub(crate) mod update;
 
-use std::str::FromStr as _;
-use std::time::Duration;
-
 use posthorn_api::mail::v1::Origin;
 use posthorn_mail::{Body, MessageId, Notify, Ret};
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use time::OffsetDateTime;
 
-use crate::config;
 use crate::schedule::Flow;
 
 pub(crate) use insert::{KnownKey, NewKey, NewMessage};
@@ -59,25 +53,6 @@ pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
     migrator.run(&mut connection).await?;
     connection.close().await?;
     Ok(())
-}
-
-/// Prepares a pool; Postgres need not be up yet.
-pub(crate) fn pool(config: &config::Database) -> sqlx::Result<PgPool> {
-    let millis = |length: Duration| length.as_millis().to_string();
-    let options = PgConnectOptions::from_str(&config.url)?.application_name("posthorn-queue").options([
-        ("statement_timeout", millis(config.statement_timeout)),
-        ("idle_in_transaction_session_timeout", millis(config.statement_timeout)),
-        // The planner takes the spool for as small as it was when it was last analysed, which may be empty, and would
-        // rather read the whole of it, dead rows and all, than an index.
-        ("enable_seqscan", "off".to_owned()),
-        ("jit", "off".to_owned()),
-        // R1: what was committed is on the disk.
-        ("synchronous_commit", "on".to_owned()),
-    ]);
-    Ok(PgPoolOptions::new()
-        .max_connections(config.max_connections)
-        .acquire_timeout(config.acquire_timeout)
-        .connect_lazy_with(options))
 }
 
 /// Whether an error means that Postgres, or the way to it, is away, and not that the statement is wrong.

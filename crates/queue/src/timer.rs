@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use posthorn_dsn::Action;
 use posthorn_mail::MessageId;
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::message::{Change, Recipient};
 use crate::notice::{self, Occasion};
-use crate::outcome::{commit, effects::Effects};
+use crate::outcome::{Written, commit, effects::Effects};
 use crate::spool::{self, Message};
 
 /// Messages looked at in one transaction.
@@ -53,7 +54,7 @@ pub(crate) fn end(config: &Config, expires_at: OffsetDateTime) -> OffsetDateTime
 /// Looks at all messages whose time has come; returns when the next one's has.
 async fn look(hub: &Hub) -> sqlx::Result<Option<OffsetDateTime>> {
     loop {
-        let next = spool::find::next_timer(&hub.pool).await?;
+        let next = hub.standing.with(async |c| spool::find::next_timer(c).await).await?;
         if next.is_none_or(|at| at > OffsetDateTime::now_utc()) || !look_at_some(hub).await? {
             return Ok(next);
         }
@@ -62,11 +63,19 @@ async fn look(hub: &Hub) -> sqlx::Result<Option<OffsetDateTime>> {
 
 /// One transaction; `false` when others have all of them.
 async fn look_at_some(hub: &Hub) -> sqlx::Result<bool> {
+    let look = async |connection: &mut PgConnection| look_over(connection, hub).await;
+    let Some(written) = hub.standing.with(look).await? else { return Ok(false) };
+    written.schedule(hub, Vec::new()).await;
+    Ok(true)
+}
+
+async fn look_over(connection: &mut PgConnection, hub: &Hub) -> sqlx::Result<Option<Written>> {
     let now = OffsetDateTime::now_utc();
-    let mut transaction = hub.pool.begin().await?;
+    let mut transaction = connection.begin().await?;
     let messages = spool::find::timers(&mut transaction, now, BATCH).await?;
     if messages.is_empty() {
-        return Ok(false);
+        transaction.rollback().await?;
+        return Ok(None);
     }
     let ids: Vec<MessageId> = messages.iter().map(|m| m.id).collect();
     let mut recipients = spool::load::recipients(&mut transaction, &ids).await?;
@@ -80,8 +89,7 @@ async fn look_at_some(hub: &Hub) -> sqlx::Result<bool> {
         timers.push((message.id, noticed, next));
     }
     spool::find::set_timers(&mut transaction, &timers).await?;
-    commit(hub, transaction, effects).await?.schedule(hub, Vec::new()).await;
-    Ok(true)
+    commit(hub, transaction, effects).await.map(Some)
 }
 
 /// What is due for a message; returns the ages it has reached and when to look again.

@@ -4,6 +4,7 @@ use posthorn_api::mail::v1 as wire;
 use posthorn_api::timestamp;
 use posthorn_api::trace::v1::{Event, EventKind, TraceMessageResponse};
 use posthorn_mail::MessageId;
+use prost::Message as _;
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 
@@ -21,6 +22,18 @@ impl Record {
     /// Something that happened to a message.
     pub(crate) fn new(message: MessageId, events: Vec<Event>) -> Self {
         Self { message, trace: TraceMessageResponse { events, ..Default::default() } }
+    }
+
+    /// As a row of the ledger.
+    pub(crate) fn encoded(&self) -> Vec<u8> {
+        self.trace.encode_to_vec()
+    }
+
+    /// As the only or last row of a message whose own row goes: rows, one after the other, are one trace.
+    pub(crate) fn after_accepted(&self, message: &Message) -> Vec<u8> {
+        let mut row = Self::accepted(message).encoded();
+        row.extend_from_slice(&self.encoded());
+        row
     }
 
     /// A message was taken in. It stands in the message's own row until that goes; then it is written down with the

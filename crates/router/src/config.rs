@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use posthorn_database::Database;
 use posthorn_mail::{Address, Domain};
 use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources, load};
@@ -47,22 +48,6 @@ pub struct Config {
     pub dns: Dns,
     /// How work is taken from the queue.
     pub work: Work,
-}
-
-/// `[router.database]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    /// URL of the Postgres database.
-    pub url: String,
-    /// The most connections at once.
-    pub max_connections: u32,
-    /// How long to wait for a free connection.
-    #[serde(with = "humantime_serde")]
-    pub acquire_timeout: Duration,
-    /// How long a statement may take.
-    #[serde(with = "humantime_serde")]
-    pub statement_timeout: Duration,
 }
 
 /// `[router.cache]`

@@ -9,12 +9,9 @@ pub(crate) mod lookup;
 pub(crate) mod routes;
 pub(crate) mod tenants;
 
-use std::str::FromStr;
-
+use posthorn_database::Database;
 use posthorn_mail::Address;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-
-use crate::config;
+use sqlx::PgPool;
 
 /// Why a statement did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -70,15 +67,11 @@ pub(crate) fn or_precondition(meaning: &'static str) -> impl FnOnce(sqlx::Error)
 }
 
 /// The connections to the database; none is made before it is needed.
-pub(crate) fn pool(config: &config::Database) -> Result<PgPool, Error> {
-    let options = PgConnectOptions::from_str(&config.url)
-        .map_err(|e| Error::Broken(format!("router.database.url: {e}")))?
-        .application_name("posthorn-router")
-        .options([("statement_timeout", config.statement_timeout.as_millis().to_string())]);
-    Ok(PgPoolOptions::new()
-        .max_connections(config.max_connections)
-        .acquire_timeout(config.acquire_timeout)
-        .connect_lazy_with(options))
+pub(crate) fn pool(database: &Database) -> Result<PgPool, Error> {
+    let options = database
+        .options("posthorn-router")
+        .map_err(|e| Error::Broken(format!("router.database.url: {e}")))?;
+    Ok(database.pool(options, database.max_connections))
 }
 
 /// Whether the directory can be asked.

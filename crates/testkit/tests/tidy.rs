@@ -8,7 +8,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; not more, in the binary or in its tests.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     // Pure.
     ("mail", &[]),
     ("smtp", &["mail"]),
@@ -17,13 +17,14 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("api", &["mail"]),
     ("smtp-io", &["mail", "smtp"]),
     ("content", &["mail"]),
+    ("database", &[]),
     ("service", &[]),
     ("stores", &[]),
     // The services: never one on another; they meet in `api`.
     ("ingress", &["api", "mail", "service", "smtp", "smtp-io"]),
-    ("queue", &["api", "content", "dsn", "mail", "service"]),
-    ("router", &["api", "mail", "service"]),
-    ("local-delivery", &["api", "content", "mail", "service"]),
+    ("queue", &["api", "content", "database", "dsn", "mail", "service"]),
+    ("router", &["api", "database", "mail", "service"]),
+    ("local-delivery", &["api", "content", "database", "mail", "service"]),
     ("remote-relay", &["api", "mail", "service", "smtp", "smtp-io"]),
     (
         "posthorn",
@@ -55,7 +56,7 @@ const KNOWN_BY: [(&str, &[&str]); 9] = [
     // Only the queue knows Redis (R2, R6).
     ("redis", &["queue", "testkit"]),
     // The stores' own services, and the binary, which makes their roles in `posthorn migrate`.
-    ("sqlx", &["content", "queue", "router", "local-delivery", "posthorn", "testkit"]),
+    ("sqlx", &["content", "database", "queue", "router", "local-delivery", "posthorn", "testkit"]),
     // Only the router asks the DNS; tests answer.
     ("hickory-resolver", &["router"]),
     ("hickory-server", &["testkit"]),

@@ -2,18 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sqlx::{PgConnection, PgPool};
+use posthorn_database::Standing;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::lock::{Account, begin_locked};
+use super::lock::{Account, create, lock, missing};
 use crate::placement::{Arrival, Folder, Mailbox, Place, Placed, place};
 
 /// Puts `arrivals` into their mailboxes, all in one transaction, and says of each what came of it. An arrival that was
 /// delivered before (same message, mailbox and recipient), also earlier in this batch, changes nothing (R4).
-pub(crate) async fn deliver(pool: &PgPool, arrivals: &[&Arrival]) -> sqlx::Result<Vec<Placed>> {
+pub(crate) async fn deliver(standing: &Standing, arrivals: &[&Arrival]) -> sqlx::Result<Vec<Placed>> {
     let accounts: Vec<Uuid> =
         arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
-    let (mut transaction, locked) = begin_locked(pool, &accounts).await?;
+    standing
+        .with(async |connection| {
+            loop {
+                match deliver_locked(connection, &accounts, arrivals).await? {
+                    Locked::Placed(placed) => return Ok(placed),
+                    Locked::Missing(accounts) => create(&mut *connection, &accounts).await?,
+                }
+            }
+        })
+        .await
+}
+
+enum Locked {
+    Placed(Vec<Placed>),
+    /// Nothing was done: these mailboxes are to be made first.
+    Missing(Vec<Uuid>),
+}
+
+async fn deliver_locked(
+    connection: &mut PgConnection,
+    accounts: &[Uuid],
+    arrivals: &[&Arrival],
+) -> sqlx::Result<Locked> {
+    let mut transaction = connection.begin().await?;
+    let locked = lock(&mut transaction, accounts).await?;
+    let missing = missing(&locked, accounts);
+    if !missing.is_empty() {
+        transaction.rollback().await?;
+        return Ok(Locked::Missing(missing));
+    }
     let fresh = note_deliveries(&mut transaction, arrivals).await?;
     let mut mailboxes = read_mailboxes(&mut transaction, arrivals, &locked).await?;
     let placed = place(arrivals, &fresh, &mut mailboxes);
@@ -22,7 +52,7 @@ pub(crate) async fn deliver(pool: &PgPool, arrivals: &[&Arrival]) -> sqlx::Resul
     }
     forget_refused(&mut transaction, arrivals, &placed).await?;
     transaction.commit().await?;
-    Ok(placed)
+    Ok(Locked::Placed(placed))
 }
 
 /// Writes down who gets what; true for those that had not got it.

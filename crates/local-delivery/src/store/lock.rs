@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::folder_name::FIRST_FOLDERS;
@@ -26,7 +26,7 @@ pub(crate) async fn begin_locked(
     loop {
         let mut transaction = pool.begin().await?;
         let locked = lock(&mut transaction, accounts).await?;
-        let missing: Vec<Uuid> = accounts.iter().copied().filter(|id| !locked.contains_key(id)).collect();
+        let missing = missing(&locked, accounts);
         if missing.is_empty() {
             return Ok((transaction, locked));
         }
@@ -35,7 +35,16 @@ pub(crate) async fn begin_locked(
     }
 }
 
-async fn lock(connection: &mut PgConnection, accounts: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Account>> {
+/// Those of these mailboxes that there are not.
+pub(super) fn missing(locked: &HashMap<Uuid, Account>, accounts: &[Uuid]) -> Vec<Uuid> {
+    accounts.iter().copied().filter(|id| !locked.contains_key(id)).collect()
+}
+
+/// Locks the mailboxes that there are, in the order of the ids.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    accounts: &[Uuid],
+) -> sqlx::Result<HashMap<Uuid, Account>> {
     let rows: Vec<Account> = sqlx::query_as(
         "SELECT account_id, used_bytes, highest_modseq FROM mailbox.account
          WHERE account_id = ANY($1) ORDER BY account_id FOR NO KEY UPDATE",
@@ -47,7 +56,7 @@ async fn lock(connection: &mut PgConnection, accounts: &[Uuid]) -> sqlx::Result<
 }
 
 /// Makes mailboxes with their first folders; those that somebody else makes at the same time are waited for.
-pub(crate) async fn create(pool: &PgPool, accounts: &[Uuid]) -> sqlx::Result<()> {
+pub(crate) async fn create(postgres: impl PgExecutor<'_>, accounts: &[Uuid]) -> sqlx::Result<()> {
     let (names, uses): (Vec<&str>, Vec<Option<&str>>) = FIRST_FOLDERS.into_iter().unzip();
     // The folders' UIDVALIDITY differ, so that one may later take the name of another (RFC 3501 §2.3.1.1).
     sqlx::query(
@@ -64,7 +73,7 @@ pub(crate) async fn create(pool: &PgPool, accounts: &[Uuid]) -> sqlx::Result<()>
     .bind(accounts)
     .bind(names)
     .bind(uses)
-    .execute(pool)
+    .execute(postgres)
     .await?;
     Ok(())
 }

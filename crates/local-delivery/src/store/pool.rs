@@ -1,11 +1,10 @@
 //! The way to Postgres.
 
-use std::str::FromStr as _;
+use std::sync::Arc;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use posthorn_database::{Database, Standing};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgConnection, PgPool};
-
-use crate::config::Database;
 
 /// Brings the schema `mailbox` up to date; as the owner of the database. Safe when several run at once.
 pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
@@ -18,30 +17,20 @@ pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
     Ok(())
 }
 
-/// A pool that connects as it is used: whether Postgres answers is told by the first statement.
-pub(crate) fn connect(database: &Database) -> Result<PgPool, sqlx::Error> {
-    let options =
-        PgConnectOptions::from_str(&database.url)?.application_name("posthorn-local-delivery").options([
-            ("statement_timeout", format!("{}ms", database.statement_timeout.as_millis())),
-            // The planner takes tables for as small as they were when they were last analysed, which may be empty, and
-            // would rather read the whole of them than an index.
-            ("enable_seqscan", "off".to_owned()),
-            ("jit", "off".to_owned()),
-            // R1: what was committed is on the disk.
-            ("synchronous_commit", "on".to_owned()),
-        ]);
-    Ok(PgPoolOptions::new()
-        .max_connections(database.max_connections)
-        .acquire_timeout(database.acquire_timeout)
-        .connect_lazy_with(options))
+/// What the writers write over, and what serves the calls; both connect as they are used: whether Postgres answers is
+/// told by the first statement.
+pub(crate) fn connect(database: &Database, writers: usize) -> Result<(Standing, PgPool), sqlx::Error> {
+    let options = database.options("posthorn-local-delivery")?;
+    let writers = u32::try_from(writers).unwrap_or(u32::MAX);
+    let for_calls = database.max_connections.saturating_sub(writers).max(1);
+    Ok((database.standing(options.clone(), writers), database.pool(options, for_calls)))
 }
 
 /// Two connections for notices. They carry nothing that must last, so that their commits need not wait for the disk
 /// while they hold up all others that notify.
 pub(crate) fn connect_for_notices(database: &Database) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(&database.url)?
-        .application_name("posthorn-local-delivery notices")
-        .options([("synchronous_commit", "off")]);
+    let options =
+        database.options("posthorn-local-delivery notices")?.options([("synchronous_commit", "off")]);
     Ok(PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(database.acquire_timeout)
@@ -51,8 +40,11 @@ pub(crate) fn connect_for_notices(database: &Database) -> Result<PgPool, sqlx::E
 }
 
 /// Whether Postgres answers and has the schema.
-pub(crate) async fn answers(pool: PgPool) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT FROM mailbox.account LIMIT 1").execute(&pool).await.map(drop)
+pub(crate) async fn answers(standing: Arc<Standing>) -> Result<(), sqlx::Error> {
+    let ask = async |connection: &mut PgConnection| {
+        sqlx::query("SELECT FROM mailbox.account LIMIT 1").execute(connection).await.map(drop)
+    };
+    standing.with(ask).await
 }
 
 /// What can be done about a failed statement.

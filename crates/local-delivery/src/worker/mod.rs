@@ -16,8 +16,8 @@ mod writer;
 use std::sync::Arc;
 
 use posthorn_api::work::v1::{ItemReport, ReleasedItem};
+use posthorn_database::Standing;
 use posthorn_service::{Channel, Error, Need, Process, wait_for};
-use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::config::Work;
@@ -40,7 +40,7 @@ pub(crate) enum Ended {
 /// given back.
 pub(crate) async fn run(
     queue: Channel,
-    pool: PgPool,
+    standing: Arc<Standing>,
     changed: Changed,
     config: Work,
     process: Process,
@@ -48,7 +48,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let (postgres, stream) = needs;
     // It owns what it uses: of a closure that borrows, the compiler cannot tell that the waiting is `Send`.
-    let asked = pool.clone();
+    let asked = standing.clone();
     let schema = move || store::answers(asked.clone());
     if wait_for(&postgres, &process.shutdown, schema).await.is_none() {
         return Ok(());
@@ -60,7 +60,7 @@ pub(crate) async fn run(
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..config.writers {
         let writer = Writer {
-            pool: pool.clone(),
+            standing: standing.clone(),
             changed: changed.clone(),
             postgres: postgres.clone(),
             shutdown: process.shutdown.clone(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use posthorn_database::Standing;
 use posthorn_mail::Outcome;
 use posthorn_service::{Need, trace};
-use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::placement::{Arrival, Placed};
 use crate::store::{self, Kind};
 
 pub(crate) struct Writer {
-    pub(crate) pool: PgPool,
+    pub(crate) standing: Arc<Standing>,
     pub(crate) changed: Changed,
     pub(crate) postgres: Need,
     pub(crate) shutdown: CancellationToken,
@@ -92,7 +92,7 @@ impl Writer {
         let mut victim = 0;
         let mut pause = Duration::from_millis(100);
         let placed = loop {
-            let error = match store::deliver(&self.pool, &arrivals).await {
+            let error = match store::deliver(&self.standing, &arrivals).await {
                 Ok(placed) => break placed,
                 Err(error) => error,
             };

@@ -17,6 +17,7 @@ use posthorn_api::spool::v1::{
 use posthorn_api::{message_id, message_id_bytes};
 use posthorn_content::{CHUNK_BYTES, Upload};
 use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status as MailStatus};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -118,18 +119,19 @@ impl Spool {
         id: MessageId,
         parts: &mut Streaming<AcceptStreamRequest>,
     ) -> Result<Uploaded, Status> {
-        let pool = &self.hub.pool;
-        let mut connection = pool.acquire().await.map_err(failed)?;
-        let mut upload = Upload::begin(&mut connection, id).await.map_err(failed)?;
-        drop(connection);
+        let standing = &self.hub.standing;
+        let begin = async |connection: &mut PgConnection| Upload::begin(connection, id).await;
+        let mut upload = standing.with(begin).await.map_err(failed)?;
         let mut pending = BytesMut::new();
         while let Some(part) = parts.message().await? {
             match part.part {
                 Some(Part::Chunk(chunk)) => pending.extend_from_slice(&chunk),
                 Some(Part::End(end)) => {
-                    let mut connection = pool.acquire().await.map_err(failed)?;
-                    upload.push(&mut connection, &pending).await.map_err(failed)?;
-                    let size = upload.flush(&mut connection).await.map_err(failed)?;
+                    let write = async |connection: &mut PgConnection| {
+                        upload.push(connection, &pending).await?;
+                        upload.flush(connection).await
+                    };
+                    let size = standing.with(write).await.map_err(failed)?;
                     return Ok(Uploaded::Whole(size, end));
                 }
                 Some(Part::Start(_)) => return Err(invalid("part", "a message has one start")),
@@ -139,8 +141,9 @@ impl Spool {
                 return Ok(Uploaded::TooLarge);
             }
             if pending.len() >= CHUNK_BYTES {
-                let mut connection = pool.acquire().await.map_err(failed)?;
-                upload.push(&mut connection, &pending.split()).await.map_err(failed)?;
+                let chunk = pending.split();
+                let write = async |connection: &mut PgConnection| upload.push(connection, &chunk).await;
+                standing.with(write).await.map_err(failed)?;
             }
         }
         Err(invalid("part", "the stream ended before the message did"))

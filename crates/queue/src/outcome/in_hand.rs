@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use posthorn_mail::MessageId;
-use prost::Message as _;
 use time::OffsetDateTime;
 
 use super::{Insistence, Report, Reported};
@@ -77,10 +76,16 @@ async fn end(hub: &Hub, letters: Vec<Letter>, now: OffsetDateTime) -> Option<()>
     // In the order in which others lock them.
     letters.sort_unstable_by_key(|letter| letter.message.id);
     let messages: Vec<_> = letters.iter().map(|letter| &letter.message).collect();
-    let events: Vec<Vec<u8>> = letters.iter().map(|letter| whole_trace(letter).encode_to_vec()).collect();
+    let events: Vec<Vec<u8>> = letters
+        .iter()
+        .map(|letter| Record::new(letter.message.id, letter.events.clone()).after_accepted(&letter.message))
+        .collect();
     let mut insistence = Insistence::begin();
     let ended = loop {
-        match spool::update::end_delivered(&hub.pool, &messages, &events, now).await {
+        let end = async |connection: &mut sqlx::PgConnection| {
+            spool::update::end_delivered(connection, &messages, &events, now).await
+        };
+        match hub.standing.with(end).await {
             Ok(ended) => break ended,
             Err(error) => insistence.again(hub, letters.len(), &error.to_string()).await?,
         }
@@ -102,12 +107,6 @@ async fn end(hub: &Hub, letters: Vec<Letter>, now: OffsetDateTime) -> Option<()>
     let again: Vec<_> = changed.iter().map(|letter| (letter.item(), now)).collect();
     hub.schedule_soon(Kind::Route, &again, now).await;
     Some(())
-}
-
-fn whole_trace(letter: &Letter) -> posthorn_api::trace::v1::TraceMessageResponse {
-    let mut trace = Record::accepted(&letter.message).trace;
-    trace.events.extend(letter.events.iter().cloned());
-    trace
 }
 
 /// These leave the hand: their leases are made known, and what the router said of them is written down.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use posthorn_api::trace::v1::Event;
 use posthorn_mail::MessageId;
 use prost::Message as _;
-use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, Row as _};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -76,10 +76,10 @@ impl Condition {
 }
 
 /// Messages in the spool, and their bytes.
-pub(crate) async fn size(pool: &PgPool) -> sqlx::Result<(u64, u64)> {
+pub(crate) async fn size(postgres: impl PgExecutor<'_>) -> sqlx::Result<(u64, u64)> {
     let (messages, bytes): (i64, i64) =
         sqlx::query_as("SELECT count(*), coalesce(sum(size), 0)::bigint FROM spool.message")
-            .fetch_one(pool)
+            .fetch_one(postgres)
             .await?;
     Ok((messages as u64, bytes as u64))
 }

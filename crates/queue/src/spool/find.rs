@@ -1,7 +1,7 @@
 //! Finding what is to be done: for the schedule, and by time.
 
 use posthorn_mail::MessageId;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, PgExecutor, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ fn due((message, lane, state, flow, at): Row) -> Option<Due> {
 
 /// All work of `limit` messages after `after`, and the last of these messages; `None` when there are no more.
 pub(crate) async fn page(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     after: MessageId,
     limit: i64,
 ) -> sqlx::Result<Option<(MessageId, Vec<Due>)>> {
@@ -36,18 +36,17 @@ pub(crate) async fn page(
     )
     .bind(after.uuid())
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await?;
     let Some(last) = messages.last() else { return Ok(None) };
     let last = MessageId::from(*last);
-    let mut connection = pool.acquire().await?;
-    Ok(Some((last, work_of(&mut connection, messages).await?)))
+    Ok(Some((last, work_of(connection, messages).await?)))
 }
 
 /// Since when the oldest work of each kind has been due that nobody holds back; remote work in these lanes alone, if
 /// they are known.
 pub(crate) async fn oldest_due(
-    pool: &PgPool,
+    postgres: impl PgExecutor<'_>,
     now: OffsetDateTime,
     remote: Option<&[Lane]>,
 ) -> sqlx::Result<Vec<(Kind, OffsetDateTime)>> {
@@ -62,7 +61,7 @@ pub(crate) async fn oldest_due(
     .bind(now)
     .bind(Kind::Remote.state() as i16)
     .bind(remote.map(|lanes| lanes.iter().map(|lane| lane.column()).collect::<Vec<_>>()))
-    .fetch_all(pool)
+    .fetch_all(postgres)
     .await?;
     let kind = |state| Kind::ALL.into_iter().find(|kind| kind.state() as i16 == state);
     Ok(rows.into_iter().filter_map(|(state, at)| Some((kind(state)?, at))).collect())
@@ -85,7 +84,7 @@ pub(super) async fn work_of(connection: &mut PgConnection, messages: Vec<Uuid>) 
 /// Work that should have been begun before `before`, beginning after the place `after`, in order; at most `limit`
 /// recipients' worth. With the place of the last.
 pub(crate) async fn overdue(
-    pool: &PgPool,
+    postgres: impl PgExecutor<'_>,
     after: (OffsetDateTime, MessageId),
     before: OffsetDateTime,
     limit: i64,
@@ -102,15 +101,15 @@ pub(crate) async fn overdue(
     .bind(after.1.uuid())
     .bind(before)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(postgres)
     .await?;
     Ok(rows.into_iter().filter_map(due).collect())
 }
 
 /// When the next message must be looked at.
-pub(crate) async fn next_timer(pool: &PgPool) -> sqlx::Result<Option<OffsetDateTime>> {
+pub(crate) async fn next_timer(postgres: impl PgExecutor<'_>) -> sqlx::Result<Option<OffsetDateTime>> {
     sqlx::query_scalar("SELECT min(timer_at) FROM spool.message WHERE timer_at < 'infinity'")
-        .fetch_one(pool)
+        .fetch_one(postgres)
         .await
 }
 
@@ -153,8 +152,8 @@ pub(crate) async fn set_timers(
 }
 
 /// Destinations that are suspended.
-pub(crate) async fn suspended(pool: &PgPool) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar("SELECT destination FROM spool.suspension").fetch_all(pool).await
+pub(crate) async fn suspended(postgres: impl PgExecutor<'_>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT destination FROM spool.suspension").fetch_all(postgres).await
 }
 
 /// Sets items aside: they are not given out until an operator says so. Returns which were not aside before.
@@ -172,11 +171,11 @@ pub(crate) async fn set_poison(
 }
 
 /// Which of these messages are in the spool.
-pub(crate) async fn held(pool: &PgPool, ids: &[MessageId]) -> sqlx::Result<Vec<MessageId>> {
+pub(crate) async fn held(postgres: impl PgExecutor<'_>, ids: &[MessageId]) -> sqlx::Result<Vec<MessageId>> {
     let rows: Vec<Uuid> =
         sqlx::query_scalar("SELECT message_id FROM spool.message WHERE message_id = ANY($1)")
             .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
-            .fetch_all(pool)
+            .fetch_all(postgres)
             .await?;
     Ok(rows.into_iter().map(MessageId::from).collect())
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use posthorn_api::mail::v1 as wire;
+use posthorn_content::Chunks;
 use posthorn_mail::MessageId;
 use prost::Message as _;
 use sqlx::{PgConnection, PgPool};
@@ -81,11 +82,12 @@ pub(crate) async fn known_keys(
     Ok(rows.into_iter().map(known).collect())
 }
 
-/// Inserts messages with their recipients, who are all fresh; returns which of them are new. One that is there already
-/// is not touched: the caller repeats itself, its id says so.
+/// Inserts messages with their recipients, who are all fresh, and their contents, as far as these are given; returns
+/// which of them are new. One that is there already is not touched: the caller repeats itself, its id says so.
 pub(crate) async fn messages(
     connection: &mut PgConnection,
     new: &[NewMessage],
+    contents: Chunks<'_>,
 ) -> sqlx::Result<HashSet<MessageId>> {
     let all = || new.iter().map(|n| &n.message);
     let recipients: Vec<(Uuid, &Recipient)> =
@@ -105,7 +107,12 @@ pub(crate) async fn messages(
                  state, lane)
              SELECT r.*, $21, $22 FROM UNNEST($15::uuid[], $16::integer[], $17::text[], $18::smallint[],
                  $19::text[], $20::timestamptz[]) AS r(message_id, no, address, notify, original, next_attempt_at)
-             JOIN new USING (message_id))
+             JOIN new USING (message_id)),
+         contents AS (
+             -- No join: it might sort the bytes.
+             INSERT INTO content.chunk (content_id, seq, data)
+             SELECT * FROM UNNEST($23::uuid[], $24::integer[], $25::bytea[]) AS c(content_id, seq, data)
+             WHERE content_id = ANY(ARRAY(SELECT message_id FROM new)))
          SELECT message_id FROM new",
     )
     .bind(all().map(|m| m.id.uuid()).collect::<Vec<_>>())
@@ -130,6 +137,9 @@ pub(crate) async fn messages(
     .bind(recipients.iter().map(|(_, r)| r.next_attempt_at).collect::<Vec<_>>())
     .bind(State::Fresh as i16)
     .bind(Lane::ROUTE.column())
+    .bind(contents.ids)
+    .bind(contents.seqs)
+    .bind(contents.data)
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(MessageId::from).collect())

@@ -5,24 +5,27 @@ use posthorn_mail::MessageId;
 use prost::Message as _;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::trace::Record;
 
 /// Adds to the traces of messages.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
-    records: &[&Record],
+    rows: Vec<(MessageId, Vec<u8>)>,
     at: OffsetDateTime,
 ) -> sqlx::Result<()> {
-    if records.is_empty() {
+    if rows.is_empty() {
         return Ok(());
     }
+    let (messages, events): (Vec<Uuid>, Vec<Vec<u8>>) =
+        rows.into_iter().map(|(message, events)| (message.uuid(), events)).unzip();
     sqlx::query(
         "INSERT INTO spool.event (message_id, at, events) SELECT m, $2, e FROM UNNEST($1::uuid[], $3::bytea[]) AS n(m, e)",
     )
-    .bind(records.iter().map(|r| r.message.uuid()).collect::<Vec<_>>())
+    .bind(messages)
     .bind(at)
-    .bind(records.iter().map(|r| r.trace.encode_to_vec()).collect::<Vec<_>>())
+    .bind(events)
     .execute(connection)
     .await?;
     Ok(())

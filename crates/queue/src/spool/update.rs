@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use posthorn_api::trace::v1::Event;
 use posthorn_mail::MessageId;
 use prost::Message as _;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -117,7 +117,7 @@ pub(crate) async fn messages(connection: &mut PgConnection, changed: &[&Message]
 /// Ends messages all of whose recipients have them, in one statement: deletes them and writes down what happened. Returns
 /// which have ended: those of whose recipients none had ended before, by an operator or their age.
 pub(crate) async fn end_delivered(
-    pool: &PgPool,
+    postgres: impl PgExecutor<'_>,
     messages: &[&Message],
     events: &[Vec<u8>],
     at: OffsetDateTime,
@@ -137,7 +137,7 @@ pub(crate) async fn end_delivered(
     .bind(messages.iter().map(|m| m.recipients as i32).collect::<Vec<_>>())
     .bind(events)
     .bind(at)
-    .fetch_all(pool)
+    .fetch_all(postgres)
     .await?;
     Ok(ids.into_iter().map(MessageId::from).collect())
 }
