@@ -208,14 +208,6 @@ impl Fleet {
         }
         Ok(found)
     }
-
-    /// Waits until nothing is owed.
-    pub async fn wait_until_empty(&self, limit: Duration) {
-        wait::until("an empty queue", limit, async || {
-            self.api.stats().await.ok().filter(|stats| stats.messages == 0)
-        })
-        .await;
-    }
 }
 
 /// A network of 256 loopback addresses that no other fleet has.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
-use posthorn_api::queue::v1::{StatsRequest, StatsResponse};
+use posthorn_api::queue::v1::{ListMessagesRequest, StatsRequest, StatsResponse};
 use posthorn_api::trace::v1::trace_service_client::TraceServiceClient;
 use posthorn_api::trace::v1::{Event, EventKind, TraceMessageRequest, TraceMessageResponse};
 use posthorn_testkit::smtp_client::{Reply, submit};
 use posthorn_testkit::wait;
+use tokio::time::{Instant, sleep};
 
 use crate::Api;
 
@@ -50,12 +51,27 @@ impl Api {
         Ok(client.stats(StatsRequest::default()).await?.into_inner())
     }
 
-    /// Waits until nothing is owed any more.
+    /// Waits until nothing is owed any more; else panics, saying what happened to some of what is left.
     pub async fn wait_until_empty(&self, limit: Duration) {
-        wait::until("an empty queue", limit, async || {
-            self.stats().await.ok().filter(|stats| stats.messages == 0)
-        })
-        .await;
+        let deadline = Instant::now() + limit;
+        while !self.stats().await.is_ok_and(|stats| stats.messages == 0) {
+            if Instant::now() > deadline {
+                let left = self.left().await;
+                panic!("the queue is not empty after {limit:?}:\n{}", left.unwrap_or_else(|e| e.to_string()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn left(&self) -> Result<String> {
+        let mut client = QueueServiceClient::connect(self.queue.clone()).await?;
+        let request = ListMessagesRequest { page_size: 5, ..Default::default() };
+        let mut left = format!("{:#?}", self.stats().await?);
+        for message in client.list_messages(request).await?.into_inner().messages {
+            let trace = self.trace(&message.message_id).await?;
+            left += &format!("\n{message:#?}\n{trace:#?}");
+        }
+        Ok(left)
     }
 }
 

@@ -91,12 +91,13 @@ impl Known {
 }
 
 impl Watcher {
-    /// The highest mod-sequence that this process has heard of, committed for sure; 0 when of none.
-    pub(crate) fn known(&self) -> i64 {
-        self.known.borrow().modseq
+    /// The highest mod-sequence that this process has heard of, committed for sure; 0 when of none. It is no news any
+    /// more.
+    pub(crate) fn known(&mut self) -> i64 {
+        self.known.borrow_and_update().modseq
     }
 
-    /// Waits for a change that came after the last call, or after the subscription.
+    /// Waits for news: a change that came after the last call of this or [`Self::known`].
     pub(crate) async fn changed(&mut self) {
         // The sender lives in the map as long as this watcher does.
         let _ = self.known.changed().await;

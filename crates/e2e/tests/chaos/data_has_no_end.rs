@@ -35,7 +35,7 @@ async fn is_refused_with_memory_flat() -> Result<()> {
     println!("{reply:?}; ingress and queue had {} MiB before and {} at most", before >> 20, most >> 20);
     ensure!(reply.code == 552, "{reply:?}");
     ensure!(most < before + GROWTH, "memory has grown");
-    fleet.wait_until_empty(Duration::from_secs(30)).await;
+    fleet.api().wait_until_empty(Duration::from_secs(30)).await;
     ensure!(fleet.api().list("alice@example.test").await?.is_empty(), "it was delivered");
     Ok(())
 }

@@ -18,7 +18,7 @@ async fn is_set_aside() -> Result<()> {
         fleet.replica(Service::LocalDelivery, number).stop().await?;
     }
     fleet.api().send("bob@example.test", &[TO], &letter("Before", "all is well")).await?;
-    fleet.wait_until_empty(Duration::from_secs(30)).await;
+    fleet.api().wait_until_empty(Duration::from_secs(30)).await;
     let database = fleet.database();
     let locked = stores::locked(&database, "mailbox.delivery").await?;
     let id = fleet.api().send("bob@example.test", &[TO], &letter("Poison", "kills its worker")).await?;
@@ -42,7 +42,7 @@ async fn is_set_aside() -> Result<()> {
     drop(locked);
     ensure!(fleet.api().list(TO).await?.len() == 1, "it was delivered all the same");
     fleet.ctl(&["queue", "retry", &id]).await?;
-    fleet.wait_until_empty(Duration::from_secs(40)).await;
+    fleet.api().wait_until_empty(Duration::from_secs(40)).await;
     let subjects: Vec<_> = fleet.api().list(TO).await?.into_iter().map(|message| message.subject).collect();
     ensure!(subjects == ["Before", "Poison"] || subjects == ["Poison", "Before"], "{subjects:?}");
     Ok(())

@@ -89,7 +89,7 @@ impl Storm {
     pub(crate) async fn finish(mut self) -> Result<()> {
         let sent = self.load.stop().await?;
         let ended = Instant::now();
-        self.fleet.wait_until_empty(Duration::from_secs(180)).await;
+        self.fleet.api().wait_until_empty(Duration::from_secs(180)).await;
         println!("{} messages; the queue was empty {:.1} s later", sent.len(), ended.elapsed().as_secs_f64());
         let found = Found::collect(self.fleet.api(), &self.server).await?;
         account(&sent, &found, self.fleet.api(), &self.blows).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use posthorn_api::spool::v1 as wire;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
-use posthorn_service::Channel;
+use posthorn_service::{Channel, gather};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout_at};
 
@@ -23,24 +23,16 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) async fn run(mut self, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-        while let Some(batch) = self.gather(&waiting).await {
+        loop {
+            let (mut messages, mut size) = (0, 0);
+            let is_full = |next: &Waiting| {
+                messages += 1;
+                size += next.item.content.len();
+                messages >= self.messages || size >= self.size
+            };
+            let Some(batch) = gather(&waiting, is_full).await else { return };
             self.hand_over(batch).await;
         }
-    }
-
-    /// The next message, and all that wait behind it. The lock is held while there is none: the other callers that
-    /// are free then wait for it, and the first message takes just one of them.
-    async fn gather(&self, waiting: &Mutex<mpsc::Receiver<Waiting>>) -> Option<Vec<Waiting>> {
-        let mut waiting = waiting.lock().await;
-        let first = waiting.recv().await?;
-        let mut size = first.item.content.len();
-        let mut batch = vec![first];
-        while batch.len() < self.messages && size < self.size {
-            let Ok(next) = waiting.try_recv() else { break };
-            size += next.item.content.len();
-            batch.push(next);
-        }
-        Some(batch)
     }
 
     /// Until all are answered, or have no time left.

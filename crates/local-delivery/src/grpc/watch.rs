@@ -43,6 +43,7 @@ impl Mailboxes {
             account,
             folder,
             after,
+            read_all: false,
             unsent: VecDeque::from([started]),
         };
         let changes = stream::try_unfold(watch, |mut watch| async move {
@@ -79,6 +80,8 @@ struct Watch {
     folder: Option<FolderName>,
     /// All changes up to here are sent, or among the unsent.
     after: i64,
+    /// All that was known of at the last look has been read: the next look is for news.
+    read_all: bool,
     unsent: VecDeque<api::WatchResponse>,
 }
 
@@ -89,23 +92,26 @@ impl Watch {
             if let Some(response) = self.unsent.pop_front() {
                 return Ok(Some(response));
             }
-            // What is known now is visible to the statement that follows.
-            let known = self.watcher.known();
-            let folder = self.folder.as_ref().map(FolderName::as_str);
-            let changes = store::changes::since(&self.mailboxes.pool, self.account, folder, self.after, PAGE)
-                .await
-                .map_err(Failure::from)?;
-            if changes.is_empty() {
-                self.after = self.after.max(known);
+            if self.read_all {
                 tokio::select! {
-                    () = self.watcher.changed() => continue,
+                    () = self.watcher.changed() => {}
                     () = self.mailboxes.shutdown.cancelled() => {
                         let text = "the service stops: come back with the last modseq";
                         return Err(error::unavailable("STOPPING", text, Duration::from_secs(1)));
                     }
                 }
             }
+            // What is known now is visible to the statement that follows.
+            let known = self.watcher.known();
+            let folder = self.folder.as_ref().map(FolderName::as_str);
+            let changes = store::changes::since(&self.mailboxes.pool, self.account, folder, self.after, PAGE)
+                .await
+                .map_err(Failure::from)?;
+            self.read_all = changes.len() < PAGE as usize;
             self.take(changes).await?;
+            if self.read_all {
+                self.after = self.after.max(known);
+            }
         }
     }
 

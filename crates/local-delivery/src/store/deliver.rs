@@ -16,6 +16,9 @@ pub(crate) async fn deliver(standing: &Standing, arrivals: &[&Arrival]) -> sqlx:
         arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
     standing
         .with(async |connection| {
+            if let Some(placed) = deliver_plain(connection, arrivals).await? {
+                return Ok(placed);
+            }
             loop {
                 match deliver_locked(connection, &accounts, arrivals).await? {
                     Locked::Placed(placed) => return Ok(placed),
@@ -24,6 +27,70 @@ pub(crate) async fn deliver(standing: &Standing, arrivals: &[&Arrival]) -> sqlx:
             }
         })
         .await
+}
+
+/// The plain way, of nearly all mail, with the fewest turns: every mailbox and folder is there, all fit, and nothing comes
+/// again. `None`: something is not so, and nothing was done.
+async fn deliver_plain(
+    connection: &mut PgConnection,
+    arrivals: &[&Arrival],
+) -> sqlx::Result<Option<Vec<Placed>>> {
+    let wanted = wanted(arrivals);
+    let mut transaction = connection.begin().await?;
+    let (found, mut mailboxes) = lock_with_folders(&mut transaction, &wanted).await?;
+    if found == wanted.len() {
+        let placed = place(arrivals, &vec![true; arrivals.len()], &mut mailboxes);
+        let all_fit = placed.iter().all(|p| matches!(p, Placed::At(_)));
+        if all_fit && insert(&mut transaction, arrivals, &placed, true).await? == arrivals.len() {
+            transaction.commit().await?;
+            return Ok(Some(placed));
+        }
+    }
+    transaction.rollback().await?;
+    Ok(None)
+}
+
+/// The folders that arrivals name.
+fn wanted<'a>(arrivals: &[&'a Arrival]) -> BTreeSet<(Uuid, &'a str)> {
+    arrivals.iter().map(|a| (a.account_id, a.folder.as_str())).collect()
+}
+
+#[derive(sqlx::FromRow)]
+struct LockedRow {
+    used_bytes: i64,
+    highest_modseq: i64,
+    #[sqlx(flatten)]
+    folder: FolderRow,
+}
+
+/// Locks mailboxes, and of their folders those that are wanted; says how many of these there are. Locked rows are read as
+/// they are when the lock is had.
+async fn lock_with_folders(
+    connection: &mut PgConnection,
+    wanted: &BTreeSet<(Uuid, &str)>,
+) -> sqlx::Result<(usize, HashMap<Uuid, Mailbox>)> {
+    let (accounts, names): (Vec<Uuid>, Vec<&str>) = wanted.iter().copied().unzip();
+    let rows: Vec<LockedRow> = sqlx::query_as(
+        "SELECT account_id, used_bytes, a.highest_modseq, name, folder_id, uid_next
+         FROM UNNEST($1::uuid[], $2::text[]) AS wanted (account_id, name)
+         JOIN mailbox.account a USING (account_id) JOIN mailbox.folder f USING (account_id, name)
+         ORDER BY account_id, name FOR NO KEY UPDATE OF a, f",
+    )
+    .bind(accounts)
+    .bind(names)
+    .fetch_all(connection)
+    .await?;
+    let found = rows.len();
+    let mut mailboxes: HashMap<Uuid, Mailbox> = HashMap::with_capacity(found);
+    for LockedRow { used_bytes, highest_modseq, folder } in rows {
+        let mailbox = mailboxes.entry(folder.account_id).or_insert_with(|| Mailbox {
+            used_bytes: used_bytes.max(0) as u64,
+            highest_modseq,
+            folders: HashMap::new(),
+        });
+        mailbox.folders.insert(folder.name, Folder { id: folder.folder_id, uid_next: folder.uid_next });
+    }
+    Ok((found, mailboxes))
 }
 
 enum Locked {
@@ -48,7 +115,7 @@ async fn deliver_locked(
     let mut mailboxes = read_mailboxes(&mut transaction, arrivals, &locked).await?;
     let placed = place(arrivals, &fresh, &mut mailboxes);
     if placed.iter().any(|p| matches!(p, Placed::At(_))) {
-        insert(&mut transaction, arrivals, &placed).await?;
+        insert(&mut transaction, arrivals, &placed, false).await?;
     }
     forget_refused(&mut transaction, arrivals, &placed).await?;
     transaction.commit().await?;
@@ -109,8 +176,7 @@ async fn read_mailboxes(
     arrivals: &[&Arrival],
     locked: &HashMap<Uuid, Account>,
 ) -> sqlx::Result<HashMap<Uuid, Mailbox>> {
-    let wanted: BTreeSet<(Uuid, &str)> = arrivals.iter().map(|a| (a.account_id, a.folder.as_str())).collect();
-    let (accounts, names): (Vec<Uuid>, Vec<&str>) = wanted.into_iter().unzip();
+    let (accounts, names): (Vec<Uuid>, Vec<&str>) = wanted(arrivals).into_iter().unzip();
     // The account's counters are computed from its row as it was when the statement began: the lock keeps it so.
     let rows: Vec<FolderRow> = sqlx::query_as(
         "SELECT account_id, name, folder_id, uid_next FROM mailbox.folder
@@ -152,8 +218,14 @@ struct Added {
     modseq: i64,
 }
 
-/// Inserts the rows of those that were placed, and counts them: each folder and account once.
-async fn insert(connection: &mut PgConnection, arrivals: &[&Arrival], placed: &[Placed]) -> sqlx::Result<()> {
+/// Inserts the rows of those that were placed, and counts them: each folder and account once. `note`: it writes down who
+/// gets what, too, and returns for how many that is news.
+async fn insert(
+    connection: &mut PgConnection,
+    arrivals: &[&Arrival],
+    placed: &[Placed],
+    note: bool,
+) -> sqlx::Result<usize> {
     let stored: Vec<(&Arrival, Place)> = arrivals
         .iter()
         .zip(placed)
@@ -171,8 +243,13 @@ async fn insert(connection: &mut PgConnection, arrivals: &[&Arrival], placed: &[
         added.modseq = added.modseq.max(place.modseq);
     }
     let counted: Vec<(&(Uuid, i32), &Added)> = folders.iter().collect();
-    sqlx::query(
-        "WITH stored AS (
+    let noted: i64 = sqlx::query_scalar(
+        "WITH noted AS (
+             INSERT INTO mailbox.delivery (message_id, account_id, recipient)
+             SELECT m, a, r FROM UNNEST($4::uuid[], $1::uuid[], $15::text[]) AS arrival (m, a, r)
+             WHERE r IS NOT NULL
+             ON CONFLICT DO NOTHING RETURNING 1),
+         stored AS (
              INSERT INTO mailbox.message (account_id, folder_id, uid, content_id, message_id, size, modseq,
                                           return_path, delivered_to)
              SELECT a, f, u, m, m, s, n, r, d
@@ -185,12 +262,14 @@ async fn insert(connection: &mut PgConnection, arrivals: &[&Arrival], placed: &[
              UPDATE mailbox.folder SET uid_next = added.uid + 1, highest_modseq = added.modseq,
                     messages = folder.messages + added.messages, unseen = unseen + added.messages,
                     size = size + added.bytes
-             FROM added WHERE account_id = a AND folder_id = f)
-         UPDATE mailbox.account SET used_bytes = used_bytes + added.bytes,
-                messages = account.messages + added.messages, highest_modseq = added.modseq
-         FROM (SELECT a, sum(messages)::bigint AS messages, sum(bytes)::bigint AS bytes, max(modseq) AS modseq
-               FROM added GROUP BY a) AS added
-         WHERE account_id = a",
+             FROM added WHERE account_id = a AND folder_id = f),
+         accounts AS (
+             UPDATE mailbox.account SET used_bytes = used_bytes + added.bytes,
+                    messages = account.messages + added.messages, highest_modseq = added.modseq
+             FROM (SELECT a, sum(messages)::bigint AS messages, sum(bytes)::bigint AS bytes, max(modseq) AS modseq
+                   FROM added GROUP BY a) AS added
+             WHERE account_id = a)
+         SELECT count(*) FROM noted",
     )
     .bind(column(&stored, |(a, _)| a.account_id))
     .bind(column(&stored, |(_, p)| p.folder_id))
@@ -206,9 +285,10 @@ async fn insert(connection: &mut PgConnection, arrivals: &[&Arrival], placed: &[
     .bind(column(&counted, |(_, added)| added.bytes))
     .bind(column(&counted, |(_, added)| added.uid))
     .bind(column(&counted, |(_, added)| added.modseq))
-    .execute(connection)
+    .bind(if note { column(&stored, |(a, _)| a.recipient_key()) } else { Vec::new() })
+    .fetch_one(connection)
     .await?;
-    Ok(())
+    Ok(noted as usize)
 }
 
 /// One column of the rows, for UNNEST.
