@@ -73,6 +73,8 @@ impl Database {
 
     /// Standing connections, `connections` at most; none is made before it is needed.
     pub fn standing(&self, options: PgConnectOptions, connections: u32) -> Standing {
+        // Few statements, again and again: for one message on an idle system, planning is half of their cost.
+        let options = options.options([("plan_cache_mode", "force_generic_plan")]);
         Standing::new(options, connections, self.acquire_timeout, self.statement_timeout)
     }
 }

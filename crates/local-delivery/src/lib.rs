@@ -16,7 +16,6 @@ mod summary;
 mod watch;
 mod worker;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use config::{Config, DEFAULTS};
@@ -41,8 +40,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let postgres = process.ready.need("postgres");
     let stream = process.ready.need("queue stream");
     let notices = process.ready.need("postgres notices");
-    let (standing, pool) = store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
-    let standing = Arc::new(standing);
+    let store::Ways { writing, reading, pool } =
+        store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
     let notice_pool = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
     let queue = posthorn_service::connect(&config.queue)?;
     let router = posthorn_service::connect(&config.router)?;
@@ -51,6 +50,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
 
     let mailboxes = grpc::Mailboxes {
         pool: pool.clone(),
+        reading,
         callers: callers::Callers::new(router.clone(), &config),
         accounts: accounts::Accounts::new(router, &config.mailbox),
         watched: watched.clone(),
@@ -63,7 +63,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         .max_encoding_message_size(MESSAGE_BYTES);
     let serve = serve(service, config.listen.clone(), process.clone());
     let needs = (postgres, stream);
-    let work = worker::run(queue.clone(), standing, changed, config.work.clone(), process.clone(), needs);
+    let work = worker::run(queue.clone(), writing, changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(notice_pool.clone()));
     let shutdown = &process.shutdown;
     let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());

@@ -6,6 +6,7 @@ use posthorn_api::error::invalid;
 use posthorn_api::mailbox::v1 as api;
 use posthorn_api::timestamp;
 use posthorn_mail::MessageId;
+use sqlx::PgConnection;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -82,9 +83,10 @@ impl Mailboxes {
         let mut ids: Vec<MessageId> = rows.iter().map(|row| row.content_id.into()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut connection = self.pool.acquire().await?;
-        let prefixes = posthorn_content::read_prefixes(&mut connection, &ids, PREFIX_BYTES).await?;
-        drop(connection);
+        let read = async |connection: &mut PgConnection| {
+            posthorn_content::read_prefixes(connection, &ids, PREFIX_BYTES).await
+        };
+        let prefixes = self.reading.with(read).await?;
         Ok(prefixes.into_iter().map(|(id, prefix)| (id.uuid(), Summary::parse(&prefix))).collect())
     }
 }

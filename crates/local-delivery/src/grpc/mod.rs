@@ -8,10 +8,12 @@ mod read;
 mod watch;
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::Stream;
 use posthorn_api::mailbox::v1 as api;
 use posthorn_api::mailbox::v1::mailbox_service_server::MailboxService;
+use posthorn_database::Standing;
 use sqlx::PgPool;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,6 +27,7 @@ use crate::watch::Watched;
 #[derive(Debug, Clone)]
 pub(crate) struct Mailboxes {
     pub(crate) pool: PgPool,
+    pub(crate) reading: Arc<Standing>,
     pub(crate) callers: Callers,
     pub(crate) accounts: Accounts,
     pub(crate) watched: Watched,

@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use posthorn_api::error;
 use posthorn_api::mailbox::v1 as api;
 use posthorn_api::mailbox::v1::watch_response::Change as Sent;
+use sqlx::PgConnection;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -104,9 +105,11 @@ impl Watch {
             // What is known now is visible to the statement that follows.
             let known = self.watcher.known();
             let folder = self.folder.as_ref().map(FolderName::as_str);
-            let changes = store::changes::since(&self.mailboxes.pool, self.account, folder, self.after, PAGE)
-                .await
-                .map_err(Failure::from)?;
+            let (account, after) = (self.account, self.after);
+            let look = async |connection: &mut PgConnection| {
+                store::changes::since(connection, account, folder, after, PAGE).await
+            };
+            let changes = self.mailboxes.reading.with(look).await.map_err(Failure::from)?;
             self.read_all = changes.len() < PAGE as usize;
             self.take(changes).await?;
             if self.read_all {

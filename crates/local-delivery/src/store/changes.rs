@@ -1,6 +1,6 @@
 //! What has changed in a mailbox since a mod-sequence.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ struct ChangeRow {
 /// At most `limit` changes behind `after`, in their order; of one folder, or of all. A message that changed more than
 /// once appears as it is now.
 pub(crate) async fn since(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     account: Uuid,
     folder: Option<&str>,
     after: i64,
@@ -85,7 +85,7 @@ pub(crate) async fn since(
     .bind(after)
     .bind(folder)
     .bind(i64::from(limit))
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(change).collect())
 }

@@ -16,4 +16,4 @@ pub(crate) mod transfer;
 pub(crate) use deliver::deliver;
 pub(crate) use lock::{create, modseqs};
 pub use pool::migrate;
-pub(crate) use pool::{Kind, answers, connect, connect_for_notices, kind};
+pub(crate) use pool::{Kind, Ways, answers, connect, connect_for_notices, kind};

@@ -17,13 +17,28 @@ pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
     Ok(())
 }
 
-/// What the writers write over, and what serves the calls; both connect as they are used: whether Postgres answers is
-/// told by the first statement.
-pub(crate) fn connect(database: &Database, writers: usize) -> Result<(Standing, PgPool), sqlx::Error> {
+/// The ways to Postgres. All connect as they are used: whether it answers is told by the first statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Ways {
+    /// The writers'.
+    pub(crate) writing: Arc<Standing>,
+    /// Of those who wait for news.
+    pub(crate) reading: Arc<Standing>,
+    /// Of all other calls.
+    pub(crate) pool: PgPool,
+}
+
+/// Shares the connections among the ways.
+pub(crate) fn connect(database: &Database, writers: usize) -> Result<Ways, sqlx::Error> {
     let options = database.options("posthorn-local-delivery")?;
     let writers = u32::try_from(writers).unwrap_or(u32::MAX);
-    let for_calls = database.max_connections.saturating_sub(writers).max(1);
-    Ok((database.standing(options.clone(), writers), database.pool(options, for_calls)))
+    let others = database.max_connections.saturating_sub(writers);
+    let reading = (others / 2).max(1);
+    Ok(Ways {
+        writing: Arc::new(database.standing(options.clone(), writers)),
+        reading: Arc::new(database.standing(options.clone(), reading)),
+        pool: database.pool(options, others.saturating_sub(reading).max(1)),
+    })
 }
 
 /// Two connections for notices. They carry nothing that must last, so that their commits need not wait for the disk
