@@ -83,7 +83,8 @@ pub(crate) async fn known_keys(
 }
 
 /// Inserts messages with their recipients, who are all fresh, and their contents, as far as these are given; returns
-/// which of them are new. One that is there already is not touched: the caller repeats itself, its id says so.
+/// which of them are new. One that is there already, or has ended, is not touched: the caller repeats itself, its id says
+/// so.
 pub(crate) async fn messages(
     connection: &mut PgConnection,
     new: &[NewMessage],
@@ -101,6 +102,9 @@ pub(crate) async fn messages(
                  $11::bytea[], $12::text[], $13::bigint[], $14::integer[])
                  AS m(message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret, envelope_id,
                       origin, traceparent, flow, recipients)
+             -- One that has ended is here again: a statement that was given up on and came through late. (OFFSET 0: one
+             -- look for each, no join with all that ever happened.)
+             WHERE NOT EXISTS (SELECT FROM spool.event e WHERE e.message_id = m.message_id OFFSET 0)
              ON CONFLICT (message_id) DO NOTHING RETURNING message_id),
          fresh AS (
              INSERT INTO spool.recipient (message_id, recipient_no, address, notify, original, next_attempt_at,
