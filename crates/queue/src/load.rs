@@ -141,7 +141,7 @@ async fn attach_contents(
     Ok(())
 }
 
-/// Its workers died of it, or gave it back, again and again: an operator is to look at it.
+/// Its workers died of it again and again: an operator is to look at it.
 async fn set_aside(
     hub: &Hub,
     connection: &mut PgConnection,
@@ -161,7 +161,7 @@ async fn set_aside(
     transaction.commit().await?;
     hub.wake.tell(&records);
     for id in new {
-        tracing::error!(message_id = %id, "set aside: its workers died or gave it back too often");
+        tracing::error!(message_id = %id, "set aside: its workers died of it too often");
         metrics::counter!("posthorn_queue_poison_total").increment(1);
     }
     Ok(())

@@ -37,7 +37,7 @@ pub struct QueuedMessage {
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(bool, tag = "6")]
     pub held: bool,
-    /// Set aside because its workers died or gave it back too often.
+    /// Set aside because its workers died of it too often.
     #[prost(bool, tag = "7")]
     pub poison: bool,
     /// Of recipients that have not ended; in ListMessages at most 10.

@@ -1,6 +1,6 @@
 -- Ends leases: the items are done, come again later, or go back as they were.
 -- ARGV: now, then of each: key, token, the time it comes again or '', 'back' or ''.
---   back: it was not begun; it is ready at once, and the leases without an outcome stay counted.
+--   back: it was not begun; it is ready at once, and of its leases without an outcome this one does not count.
 -- Returns for each 1, or 0 when the token is stale: then nothing is changed.
 local now = tonumber(ARGV[1])
 local nobody = string.rep('\0', 17)
@@ -20,9 +20,10 @@ for i = 2, #ARGV, 4 do
       redis.call('HDEL', again, key)
       at = math.min(at or sooner, sooner)
     end
-    if back then
-      redis.call('HSET', lease, key, nobody .. string.sub(entry, 18, 18) .. flow)
-      at = now
+    local without = string.byte(entry, 18) - 1
+    if back then at = now end
+    if back and without > 0 then
+      redis.call('HSET', lease, key, nobody .. string.char(without) .. flow)
     else
       redis.call('HDEL', lease, key)
     end

@@ -184,6 +184,16 @@ impl Worker {
         }
     }
 
+    /// Gives a batch back that was not begun.
+    pub(crate) async fn give_back(&mut self, batch: &work::Batch) {
+        let released = |item: &work::Item| work::ReleasedItem {
+            token: batch.token.clone(),
+            message_id: item.message_id.clone(),
+        };
+        let items = batch.items.iter().map(released).collect();
+        send(&self.requests, work::work_request::Request::Release(work::Release { items })).await;
+    }
+
     /// Asserts that nothing comes for a while.
     pub(crate) async fn nothing(&mut self, length: Duration) {
         let response = tokio::time::timeout(length, self.responses.message()).await;

@@ -166,6 +166,25 @@ async fn a_queue_that_was_killed_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_back_again_and_again_is_not_set_aside() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.lease.poison_after", "2")]).await;
+    let (_, item) = message("a@example.net", &["b@example.test"]);
+    queue.accept(vec![item]).await;
+    // A worker that cannot reach its store has nothing against the message.
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    for _ in 0..6 {
+        let batch = router.batch().await;
+        router.give_back(&batch).await;
+        router.credit(1).await;
+    }
+    let batch = router.batch().await;
+    router.route(&batch, local).await;
+    drop(router);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_kills_its_workers_is_set_aside_until_an_operator_says_so() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[("queue.lease.poison_after", "2"), ("queue.lease.orphaned", "50ms")]).await;
