@@ -1,5 +1,7 @@
 //! kill -9 of each service, and of several at once.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use posthorn_e2e::fleet::Service;
 
@@ -21,6 +23,9 @@ async fn each_in_turn_and_several_at_once() -> Result<()> {
     storm.finish().await
 }
 
+/// Messages after each blow: more than 2,000 in all.
+const MESSAGES: usize = 230;
+
 async fn kill(storm: &mut Storm, victims: &[(Service, usize)]) -> Result<()> {
     let names: Vec<_> =
         victims.iter().map(|(service, number)| format!("{}-{number}", service.name())).collect();
@@ -33,6 +38,7 @@ async fn kill(storm: &mut Storm, victims: &[(Service, usize)]) -> Result<()> {
             for (service, number) in victims {
                 storm.fleet.replica(*service, *number).start()?;
             }
+            storm.load.accepts(MESSAGES, Duration::from_secs(60)).await;
             Ok(())
         })
         .await
