@@ -1,9 +1,6 @@
-//! An item of work: to arrivals, and from what came of them to a report. Pure.
+//! An item of work: to arrivals, and from what came of them to outcomes. Pure.
 
-use bytes::Bytes;
-use posthorn_api::work::v1::{
-    DeliveryReport, Item, ItemRecipient, ItemReport, RecipientOutcome, ReleasedItem, item_report,
-};
+use posthorn_api::work::v1::{Item, ItemRecipient};
 use posthorn_mail::{EnhancedStatus, Outcome, Status, Verdict};
 use uuid::Uuid;
 
@@ -11,53 +8,19 @@ use crate::copy::CopyHeaders;
 use crate::folder_name::FolderName;
 use crate::placement::{Arrival, Placed};
 
-/// One item under a lease.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) token: Bytes,
-    pub(crate) item: Item,
-}
-
 /// Why an item as a whole cannot be delivered now.
 pub(crate) const STORE_FAILED: &str = "the mailbox store could not take the message";
 
-impl Job {
-    /// The copies to deliver, one a recipient; a recipient that names no mailbox is sent back to the router.
-    pub(crate) fn arrivals(&self) -> Vec<Result<Arrival, Outcome>> {
-        let message_id = Uuid::from_slice(&self.item.message_id).ok();
-        self.item
-            .recipients
-            .iter()
-            .map(|recipient| {
-                let arrival = message_id.and_then(|id| arrival(&self.item, id, recipient));
-                arrival.ok_or_else(|| outcome(Verdict::Reroute("the work names no mailbox".into())))
-            })
-            .collect()
-    }
-
-    /// The report: one outcome a recipient, in order.
-    pub(crate) fn report(self, outcomes: Vec<Outcome>) -> ItemReport {
-        let recipients = self
-            .item
-            .recipients
-            .iter()
-            .zip(outcomes)
-            .map(|(recipient, outcome)| RecipientOutcome {
-                recipient_no: recipient.recipient_no,
-                outcome: Some(outcome.into()),
-            })
-            .collect();
-        ItemReport {
-            token: self.token,
-            message_id: self.item.message_id,
-            report: Some(item_report::Report::Delivery(DeliveryReport { recipients })),
-        }
-    }
-
-    /// The item as given back.
-    pub(crate) fn release(self) -> ReleasedItem {
-        ReleasedItem { token: self.token, message_id: self.item.message_id }
-    }
+/// The copies to deliver, one a recipient; a recipient that names no mailbox is sent back to the router.
+pub(crate) fn arrivals(item: &Item) -> Vec<Result<Arrival, Outcome>> {
+    let message_id = Uuid::from_slice(&item.message_id).ok();
+    item.recipients
+        .iter()
+        .map(|recipient| {
+            let arrival = message_id.and_then(|id| arrival(item, id, recipient));
+            arrival.ok_or_else(|| outcome(Verdict::Reroute("the work names no mailbox".into())))
+        })
+        .collect()
 }
 
 fn arrival(item: &Item, message_id: Uuid, recipient: &ItemRecipient) -> Option<Arrival> {
@@ -107,19 +70,19 @@ pub(crate) fn outcome(verdict: Verdict) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use posthorn_api::work::v1::LocalTarget;
 
     use super::*;
 
-    fn job(recipients: Vec<ItemRecipient>) -> Job {
-        let item = Item {
+    fn item(recipients: Vec<ItemRecipient>) -> Item {
+        Item {
             message_id: Bytes::copy_from_slice(&[7; 16]),
             sender: "s@x".into(),
             size: 100,
             recipients,
             ..Item::default()
-        };
-        Job { token: Bytes::from_static(b"t"), item }
+        }
     }
 
     #[test]
@@ -134,7 +97,7 @@ mod tests {
             ItemRecipient { address: "a@y".into(), local: Some(local), ..ItemRecipient::default() };
         let list = ItemRecipient { sender: Some("owner@y".into()), ..recipient.clone() };
         let arrivals: Vec<_> =
-            job(vec![recipient, list]).arrivals().into_iter().map(Result::unwrap).collect();
+            arrivals(&item(vec![recipient, list])).into_iter().map(Result::unwrap).collect();
         assert_eq!(arrivals[0].size, 100 + "Return-Path: <s@x>\r\nDelivered-To: a@y\r\n".len() as u64);
         assert_eq!((arrivals[0].folder.as_str(), arrivals[0].quota), ("INBOX", 5));
         assert_eq!(arrivals[1].return_path, "owner@y");
@@ -142,7 +105,7 @@ mod tests {
 
     #[test]
     fn work_without_a_mailbox_goes_back_to_the_router() {
-        let arrivals = job(vec![ItemRecipient::default()]).arrivals();
+        let arrivals = arrivals(&item(vec![ItemRecipient::default()]));
         assert!(matches!(arrivals[0].as_ref().unwrap_err().verdict, Verdict::Reroute(_)));
     }
 

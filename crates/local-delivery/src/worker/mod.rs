@@ -1,39 +1,51 @@
-//! The work stream: batches of items in, outcomes out.
+//! The work: batches of items from the queue, written as they gather, outcomes back.
 //!
 //! ```text
-//!  queue ──batch──▶ session ──jobs──▶ writers (one transaction at a time each)
-//!    ▲                 │  ▲              │
-//!    └──report─────────┘  └────ended─────┘
+//!  queue ──batch──▶ jobs ──what has gathered──▶ writers (one transaction at a time each) ──outcomes──▶ queue
 //! ```
-//! The writers and what is held of the leases outlive a connection: outcomes that were found while the queue was away
-//! are reported when it is back.
 
 mod item;
-mod leases;
-mod session;
 mod writer;
 
 use std::sync::Arc;
 
-use posthorn_api::work::v1::{ItemReport, ReleasedItem};
+use posthorn_api::work::v1::WorkKind;
 use posthorn_database::Standing;
 use posthorn_service::{Channel, Error, Need, Process, wait_for};
+use posthorn_work::{Batch, Held, Leased};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::config::Work;
 use crate::notify::Changed;
 use crate::store;
-use item::Job;
-use session::Session;
 use writer::Writer;
 
-/// What came of a job.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    /// An outcome for each recipient.
-    Done(ItemReport),
-    /// It was not begun, or left no trace.
-    NotBegun(ReleasedItem),
+/// Where the items of a batch go: to the writers.
+struct Jobs {
+    config: Work,
+    pending: mpsc::Sender<Leased>,
+}
+
+impl posthorn_work::Work for Jobs {
+    const KIND: WorkKind = WorkKind::Local;
+    const STALE: &'static str = "posthorn_local_delivery_stale_outcomes_total";
+
+    fn max_batch(&self) -> u32 {
+        self.config.max_batch
+    }
+
+    fn ask(&self, held: Held) -> u32 {
+        self.config.credits.saturating_sub(held.batches + held.asked)
+    }
+
+    fn begin(&mut self, batch: Batch) {
+        let items = batch.items.into_iter();
+        // What there is no room for is dropped, which gives it back.
+        let back = items.filter_map(|item| self.pending.try_send(item).err()).count();
+        if back > 0 {
+            tracing::warn!(items = back, "the queue sent more than was asked for");
+        }
+    }
 }
 
 /// Waits for the store, then does local work until the process is told to stop and everything in hand is recorded or
@@ -54,8 +66,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     let room = (config.credits * config.max_batch) as usize;
-    let (jobs, pending) = mpsc::channel::<Job>(room);
-    let (end, ended) = mpsc::channel::<Ended>(room);
+    let (jobs, pending) = mpsc::channel(room);
     let pending = Arc::new(Mutex::new(pending));
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..config.writers {
@@ -68,19 +79,20 @@ pub(crate) async fn run(
             max_items: config.max_batch as usize,
             attempts: config.attempts,
         };
-        writers.spawn(writer.run(Arc::clone(&pending), end.clone()));
+        writers.spawn(writer.run(Arc::clone(&pending)));
     }
-    drop(end);
-    let session = Session::new(queue, config, jobs, ended, process.shutdown.clone());
+    let jobs = Jobs { config, pending: jobs };
+    // A queue that is away is not waited for: a delivery that was made is not made again.
+    let (shutdown, patience) = (process.shutdown.clone(), process.shutdown.clone());
     tokio::select! {
-        () = session.run(&stream) => {}
-        // Writers end after the session. One that panicked holds jobs that nobody will end.
+        () = posthorn_work::run(jobs, queue, &stream, shutdown, patience) => {}
+        // Writers end after the jobs. One that panicked holds jobs that nobody will end.
         _ = writers.join_next() => {
             process.shutdown.cancel();
             return Err(Error::fatal("a writer has ended before its time"));
         }
     }
-    // The session has dropped the jobs' sender: the writers find no more and end.
+    // The jobs' sender is dropped: the writers find no more and end.
     while writers.join_next().await.is_some() {}
     Ok(())
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use posthorn_database::Standing;
 use posthorn_mail::Outcome;
 use posthorn_service::{Need, trace};
+use posthorn_work::Leased;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::Ended;
-use super::item::{Job, outcome, store_failed, verdict};
+use super::item::{arrivals, outcome, store_failed, verdict};
 use crate::notify::Changed;
 use crate::placement::{Arrival, Placed};
 use crate::store::{self, Kind};
@@ -33,52 +33,37 @@ enum Failure {
     Refused(sqlx::Error),
 }
 
-/// A job with its copies.
+/// An item with its copies.
 struct Work {
-    job: Job,
+    leased: Leased,
     arrivals: Vec<Result<Arrival, Outcome>>,
 }
 
 impl Writer {
-    /// Writes until the jobs end; once the process stops, jobs that come are given back.
-    pub(crate) async fn run(self, pending: Arc<Mutex<mpsc::Receiver<Job>>>, ended: mpsc::Sender<Ended>) {
+    /// Writes until the jobs end; once the process stops, jobs that come are dropped, which gives them back.
+    pub(crate) async fn run(self, pending: Arc<Mutex<mpsc::Receiver<Leased>>>) {
         let mut jobs = Vec::new();
         while pending.lock().await.recv_many(&mut jobs, self.max_items).await > 0 {
             for group in groups(std::mem::take(&mut jobs), self.max_copies) {
-                let results =
-                    if self.shutdown.is_cancelled() { give_back(group) } else { self.write(group).await };
-                for result in results {
-                    if ended.send(result).await.is_err() {
-                        return;
-                    }
+                if !self.shutdown.is_cancelled() {
+                    self.write(group).await;
                 }
             }
         }
     }
 
     /// Writes a group in one transaction; where that fails, each of its items alone, so that one cannot fail others.
-    async fn write(&self, group: Vec<Work>) -> Vec<Ended> {
+    async fn write(&self, group: Vec<Work>) {
         match self.deliver(&group).await {
             Ok(placed) => finish(group, placed),
-            Err(Failure::Stopping) => give_back(group),
+            Err(Failure::Stopping) => drop(group),
             Err(Failure::Refused(reason)) if group.len() > 1 => {
                 tracing::warn!(%reason, items = group.len(), "a batch failed: writing its items one by one");
-                let mut results = Vec::with_capacity(group.len());
                 for work in group {
-                    results.extend(self.write_alone(work).await);
+                    Box::pin(self.write(vec![work])).await;
                 }
-                results
             }
-            Err(Failure::Refused(reason)) => group.into_iter().map(|work| refuse(work, &reason)).collect(),
-        }
-    }
-
-    async fn write_alone(&self, work: Work) -> Vec<Ended> {
-        let alone = vec![work];
-        match self.deliver(&alone).await {
-            Ok(placed) => finish(alone, placed),
-            Err(Failure::Stopping) => give_back(alone),
-            Err(Failure::Refused(reason)) => alone.into_iter().map(|work| refuse(work, &reason)).collect(),
+            Err(Failure::Refused(reason)) => group.into_iter().for_each(|work| refuse(work, &reason)),
         }
     }
 
@@ -138,27 +123,27 @@ impl Writer {
 }
 
 /// Cuts jobs into groups of about `max_copies` copies; an item is never cut.
-fn groups(jobs: Vec<Job>, max_copies: usize) -> Vec<Vec<Work>> {
+fn groups(jobs: Vec<Leased>, max_copies: usize) -> Vec<Vec<Work>> {
     let mut groups: Vec<Vec<Work>> = Vec::new();
     let mut copies = 0;
-    for job in jobs {
-        let arrivals = job.arrivals();
+    for leased in jobs {
+        let arrivals = arrivals(&leased.item);
         copies += arrivals.len();
         match groups.last_mut() {
-            Some(group) if copies <= max_copies => group.push(Work { job, arrivals }),
+            Some(group) if copies <= max_copies => group.push(Work { leased, arrivals }),
             _ => {
                 copies = arrivals.len();
-                groups.push(vec![Work { job, arrivals }]);
+                groups.push(vec![Work { leased, arrivals }]);
             }
         }
     }
     groups
 }
 
-/// Matches what was placed, in order, with the recipients that had an arrival.
-fn finish(group: Vec<Work>, placed: Vec<Placed>) -> Vec<Ended> {
+/// Reports what was placed, matched in order with the recipients that had an arrival.
+fn finish(group: Vec<Work>, placed: Vec<Placed>) {
     let mut placed = placed.into_iter();
-    let done = |Work { job, arrivals }: Work| {
+    for Work { leased, arrivals } in group {
         let outcomes: Vec<Outcome> = arrivals
             .into_iter()
             .map(|arrival| match arrival {
@@ -166,33 +151,28 @@ fn finish(group: Vec<Work>, placed: Vec<Placed>) -> Vec<Ended> {
                 Err(outcome) => outcome,
             })
             .collect();
-        log(&job, &outcomes);
-        Ended::Done(job.report(outcomes))
-    };
-    group.into_iter().map(done).collect()
+        log(&leased, &outcomes);
+        leased.report_outcomes(outcomes);
+    }
 }
 
 /// The span of an attempt, linked to the trace that the message came with.
-fn log(job: &Job, outcomes: &[Outcome]) {
-    let message_id = uuid::Uuid::from_slice(&job.item.message_id).unwrap_or_default();
-    let span = tracing::info_span!("deliver", %message_id, recipients = outcomes.len());
-    trace::link(&span, &job.item.traceparent);
+fn log(leased: &Leased, outcomes: &[Outcome]) {
+    let message_id = leased.message_id().map(tracing::field::display);
+    let span = tracing::info_span!("deliver", message_id, recipients = outcomes.len());
+    trace::link(&span, &leased.item.traceparent);
     let _entered = span.enter();
-    for (recipient, outcome) in job.item.recipients.iter().zip(outcomes) {
+    for (recipient, outcome) in leased.item.recipients.iter().zip(outcomes) {
         tracing::debug!(recipient = recipient.address, attempt = recipient.attempt, outcome = ?outcome.verdict, "ended");
     }
 }
 
 /// The message that Postgres refuses on its own: it is tried later, and set aside by the queue if that goes on.
-fn refuse(work: Work, reason: &sqlx::Error) -> Ended {
-    let message_id = uuid::Uuid::from_slice(&work.job.item.message_id).unwrap_or_default();
-    tracing::error!(%message_id, %reason, "the store refuses a message");
+fn refuse(Work { leased, arrivals }: Work, reason: &sqlx::Error) {
+    let message_id = leased.message_id().map(tracing::field::display);
+    tracing::error!(message_id, %reason, "the store refuses a message");
     metrics::counter!("posthorn_local_delivery_copies_total", "result" => "store_failed")
-        .increment(work.arrivals.len() as u64);
-    let outcomes = work.arrivals.into_iter().map(|a| a.err().unwrap_or_else(store_failed)).collect();
-    Ended::Done(work.job.report(outcomes))
-}
-
-fn give_back(group: Vec<Work>) -> Vec<Ended> {
-    group.into_iter().map(|work| Ended::NotBegun(work.job.release())).collect()
+        .increment(arrivals.len() as u64);
+    let outcomes = arrivals.into_iter().map(|a| a.err().unwrap_or_else(store_failed)).collect();
+    leased.report_outcomes(outcomes);
 }

@@ -1,0 +1,227 @@
+//! The work stream, against a queue of the test's own.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
+
+mod queue;
+
+use std::time::{Duration, Instant};
+
+use posthorn_api::work::v1::work_request::Request;
+use posthorn_api::work::v1::{Report, WorkKind};
+use posthorn_service::{Process, Readiness};
+use posthorn_testkit::wait;
+use posthorn_work::{Batch, Held, Leased, Work};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use queue::{LIMIT, Queue, Stream};
+
+/// Work that the test does.
+struct Hands(mpsc::UnboundedSender<Leased>);
+
+impl Work for Hands {
+    const KIND: WorkKind = WorkKind::Local;
+    const STALE: &'static str = "stale";
+
+    fn max_batch(&self) -> u32 {
+        10
+    }
+
+    fn ask(&self, held: Held) -> u32 {
+        3 - (held.batches + held.asked)
+    }
+
+    fn begin(&mut self, batch: Batch) {
+        batch.items.into_iter().for_each(|item| self.0.send(item).unwrap());
+    }
+}
+
+struct Worker {
+    begun: mpsc::UnboundedReceiver<Leased>,
+    shutdown: CancellationToken,
+    patience: CancellationToken,
+    ready: Readiness,
+    running: JoinHandle<()>,
+}
+
+impl Worker {
+    async fn next(&mut self) -> Leased {
+        tokio::time::timeout(LIMIT, self.begun.recv()).await.expect("work comes in time").unwrap()
+    }
+
+    async fn ends(self) {
+        tokio::time::timeout(LIMIT, self.running).await.expect("the worker ends in time").unwrap();
+    }
+}
+
+/// A worker and its first stream, past the first credit.
+async fn start() -> (Worker, Queue, Stream) {
+    let mut queue = Queue::start().await;
+    let (hands, begun) = mpsc::unbounded_channel();
+    let (shutdown, patience) = (CancellationToken::new(), CancellationToken::new());
+    let ready = Process::new(shutdown.clone(), None).ready;
+    let need = ready.need("queue");
+    let channel = posthorn_service::connect(&queue.url).unwrap();
+    let tokens = (shutdown.clone(), patience.clone());
+    let running = tokio::spawn(async move {
+        posthorn_work::run(Hands(hands), channel, &need, tokens.0, tokens.1).await;
+    });
+    let mut stream = queue.stream().await;
+    assert_eq!(stream.credit().await, 3);
+    (Worker { begun, shutdown, patience, ready, running }, queue, stream)
+}
+
+fn tokens(report: &Report) -> Vec<&[u8]> {
+    report.items.iter().map(|item| item.token.as_ref()).collect()
+}
+
+#[tokio::test]
+async fn a_batch_that_is_recorded_makes_room_for_another() {
+    let (mut worker, _queue, mut stream) = start().await;
+    stream.give("a", 2);
+    worker.next().await.report_outcomes(Vec::new());
+    let first = stream.report().await;
+    worker.next().await.report_outcomes(Vec::new());
+    let second = stream.report().await;
+    assert_eq!((tokens(&first), tokens(&second)), (vec![&b"a"[..]], vec![&b"a"[..]]));
+    stream.record(&first);
+    stream.record(&second);
+    assert_eq!(stream.credit().await, 1);
+    // So does one that is empty.
+    stream.give("b", 0);
+    assert_eq!(stream.credit().await, 1);
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_given_back() {
+    let (mut worker, _queue, mut stream) = start().await;
+    stream.give("a", 1);
+    drop(worker.next().await);
+    assert_eq!(stream.released().await, 1);
+    assert_eq!(stream.credit().await, 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_fell_over_is_left_to_its_lease() {
+    let (mut worker, _queue, mut stream) = start().await;
+    stream.give_for("a", 1, Duration::from_millis(900));
+    let item = worker.next().await;
+    let fallen = tokio::spawn(async move {
+        let _held = item;
+        tokio::task::yield_now().await;
+        panic!("as the test wants it");
+    });
+    assert!(fallen.await.is_err());
+    // Neither reported nor given back nor, though another batch is, extended.
+    assert_eq!(stream.credit().await, 1);
+    stream.give_for("b", 1, Duration::from_millis(900));
+    let held = worker.next().await;
+    for _ in 0..2 {
+        let Some(Request::Extend(extend)) = stream.next().await else { panic!("no extension") };
+        assert_eq!(extend.tokens, [b"b".as_slice()]);
+    }
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_lease_is_extended_while_the_queue_can_be_told() {
+    let (mut worker, mut queue, mut stream) = start().await;
+    stream.give_for("a", 1, Duration::from_millis(900));
+    let item = worker.next().await;
+    for _ in 0..2 {
+        let Some(Request::Extend(_)) = stream.next().await else { panic!("no extension") };
+    }
+    queue.goes_away();
+    drop(stream);
+    wait::until("its end", LIMIT, async || item.is_overdue(Instant::now()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn outcomes_found_while_the_queue_is_away_are_told_when_it_is_back() {
+    let (mut worker, mut queue, mut stream) = start().await;
+    stream.give("a", 1);
+    stream.give("b", 2);
+    worker.next().await.report_outcomes(Vec::new());
+    let unrecorded = stream.report().await;
+    drop(stream);
+    worker.next().await.report_outcomes(Vec::new());
+    worker.next().await.report_outcomes(Vec::new());
+    let mut stream = queue.stream().await;
+    assert_eq!(stream.report().await, unrecorded);
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        match stream.next().await {
+            Some(Request::Report(report)) => found.extend(report.items),
+            // Two batches are still held.
+            Some(Request::Credit(credit)) => assert_eq!(credit.batches, 1),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_the_queue_refuses_is_not_told_again() {
+    let (mut worker, mut queue, mut stream) = start().await;
+    stream.give("a", 1);
+    worker.next().await.report_outcomes(Vec::new());
+    stream.report().await;
+    stream.refuse(Status::invalid_argument("no such status"));
+    let mut stream = queue.stream().await;
+    assert_eq!(stream.credit().await, 3);
+    stream.give("b", 1);
+    worker.next().await.report_outcomes(Vec::new());
+    assert_eq!(tokens(&stream.report().await), [b"b"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_sent_away_finishes_and_comes_back() {
+    let (mut worker, mut queue, mut stream) = start().await;
+    stream.give("a", 1);
+    let item = worker.next().await;
+    stream.send_away();
+    // What comes all the same is not begun.
+    stream.give("b", 2);
+    assert_eq!(stream.released().await, 2);
+    item.report_outcomes(Vec::new());
+    let report = stream.report().await;
+    stream.record(&report);
+    assert!(stream.next().await.is_none());
+    drop(stream);
+    assert_eq!(queue.stream().await.credit().await, 3);
+}
+
+#[tokio::test]
+async fn stopping_waits_until_what_is_held_is_recorded_or_given_back() {
+    let (mut worker, _queue, mut stream) = start().await;
+    stream.give("a", 2);
+    let (first, last) = (worker.next().await, worker.next().await);
+    worker.shutdown.cancel();
+    first.report_outcomes(Vec::new());
+    let report = stream.report().await;
+    stream.record(&report);
+    // What is given back last arrives, too, before the stream ends.
+    drop(last);
+    assert_eq!(stream.released().await, 1);
+    assert!(stream.next().await.is_none());
+    drop(stream);
+    worker.ends().await;
+}
+
+#[tokio::test]
+async fn stopping_waits_for_a_queue_that_is_away_no_longer_than_patience() {
+    let (mut worker, mut queue, stream) = start().await;
+    stream.give("a", 1);
+    let item = worker.next().await;
+    queue.goes_away();
+    drop(stream);
+    worker.shutdown.cancel();
+    item.report_outcomes(Vec::new());
+    let tried =
+        async || worker.ready.missing().iter().any(|(_, why)| why.contains("takes no workers")).then_some(());
+    wait::until("an attempt", LIMIT, tried).await;
+    assert!(!worker.running.is_finished(), "it has something to tell");
+    worker.patience.cancel();
+    worker.ends().await;
+}
