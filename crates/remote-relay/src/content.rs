@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use posthorn_api::spool::v1::ReadContentRequest;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
+use posthorn_api::work::v1::Item;
 use posthorn_mail::{Body, EnhancedStatus, Status};
 use posthorn_service::Channel;
 use posthorn_smtp::client::{Capabilities, downgrade, needs};
@@ -13,7 +14,6 @@ use posthorn_smtp_io::client::{Content, ContentError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::MESSAGE_BYTES;
-use crate::parcel::Parcel;
 
 /// Reads contents from the spool; cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,8 +47,7 @@ impl Spool {
     }
 
     /// The message in a form that the server can take; the status is why there is none.
-    pub(crate) async fn fit(&self, parcel: &Parcel, offered: &Capabilities) -> Result<Fitted<'_>, Status> {
-        let item = &parcel.item;
+    pub(crate) async fn fit(&self, item: &Item, offered: &Capabilities) -> Result<Fitted<'_>, Status> {
         let declared = Body::from(item.body());
         if let Some(content) = &item.content {
             return in_memory(content.clone(), declared, item.smtputf8, offered);
@@ -66,25 +65,22 @@ impl Spool {
         // Once as it is, and once more as it becomes.
         let wanted = u32::try_from(item.size / 512).unwrap_or(u32::MAX).clamp(1, self.memory_kib);
         let permit = self.memory.acquire_many(wanted).await.expect("the semaphore is never closed");
-        let pieces: Vec<Bytes> = self.pieces(parcel).try_collect().await.map_err(unreadable)?;
+        let pieces: Vec<Bytes> = self.pieces(item).try_collect().await.map_err(unreadable)?;
         let fitted = in_memory(pieces.concat().into(), declared, item.smtputf8, offered)?;
         Ok(Fitted { _memory: Some(permit), ..fitted })
     }
 
     /// The bytes of what [`Spool::fit`] gave.
-    pub(crate) fn content(&self, parcel: &Parcel, fitted: &Fitted<'_>) -> Content {
+    pub(crate) fn content(&self, item: &Item, fitted: &Fitted<'_>) -> Content {
         match &fitted.source {
             Source::Memory(bytes) => Content::Memory(bytes.clone()),
-            Source::Spool => Content::Stream(self.pieces(parcel).boxed()),
+            Source::Spool => Content::Stream(self.pieces(item).boxed()),
         }
     }
 
     /// The content as it comes from the spool; asked for when its first byte is wanted.
-    fn pieces(
-        &self,
-        parcel: &Parcel,
-    ) -> impl futures::Stream<Item = Result<Bytes, ContentError>> + Send + use<> {
-        let (mut client, message_id) = (self.client.clone(), parcel.item.message_id.clone());
+    fn pieces(&self, item: &Item) -> impl futures::Stream<Item = Result<Bytes, ContentError>> + Send + use<> {
+        let (mut client, message_id) = (self.client.clone(), item.message_id.clone());
         let opened = async move {
             match client.read_content(ReadContentRequest { message_id }).await {
                 Ok(response) => response.into_inner().map_ok(|part| part.chunk).left_stream(),

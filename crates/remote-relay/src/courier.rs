@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use posthorn_api::work::v1::Batch;
+use posthorn_api::work::v1::Item;
 use posthorn_mail::{EnhancedStatus, Outcome, Recipient, RemoteServer, ReversePath, Status, Verdict};
 use posthorn_service::trace;
 use posthorn_smtp::client::{Ending, Transaction};
 use posthorn_smtp_io::client::{Connection, OpenError, Target};
-use tokio::sync::mpsc;
+use posthorn_work::Batch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -19,10 +19,9 @@ use crate::attempt::{Attempt, Then, refused};
 use crate::candidates::Candidate;
 use crate::content::{Fitted, Spool};
 use crate::hosts::{Hosts, Way};
-use crate::parcel::Parcel;
+use crate::parcel;
 use crate::pool::{Held, Pool};
 use crate::report::{note, note_failure};
-use crate::work::{Ended, LeaseEnd};
 
 /// What all couriers of the process share; cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,33 +56,30 @@ struct Shipment {
 }
 
 impl Courier {
-    /// Takes the batch to its end; each item is told to `end` as soon as it is done.
-    pub(crate) async fn deliver(mut self, batch: Batch, lease: LeaseEnd, end: mpsc::Sender<Ended>) {
+    /// Takes the batch to its end; each item is reported as soon as it is done.
+    pub(crate) async fn deliver(mut self, batch: Batch) {
         let mut trip = Trip::to(batch.destination);
-        for item in batch.items {
-            let parcel = Parcel { token: batch.token.clone(), item };
-            let ended = if self.shutdown.is_cancelled() || lease.is_over(Instant::now()) {
-                Ended::NotBegun(parcel.release())
-            } else {
-                let span = tracing::info_span!(
-                    "relay",
-                    message_id = parcel.message_id().map(tracing::field::display),
-                    destination = trip.destination,
-                    attempt = parcel.attempt(),
-                );
-                trace::link(&span, &parcel.item.traceparent);
-                self.deliver_one(parcel, &mut trip).instrument(span).await
-            };
-            if end.send(ended).await.is_err() {
-                return;
+        for leased in batch.items {
+            // Dropped, it is given back.
+            if self.shutdown.is_cancelled() || leased.is_overdue(Instant::now()) {
+                continue;
             }
+            let span = tracing::info_span!(
+                "relay",
+                message_id = leased.message_id().map(tracing::field::display),
+                destination = trip.destination,
+                attempt = parcel::attempt(&leased.item),
+            );
+            trace::link(&span, &leased.item.traceparent);
+            let outcomes = self.deliver_one(&leased.item, &mut trip).instrument(span).await;
+            leased.report_outcomes(outcomes);
         }
         self.put_back(&mut trip);
     }
 
-    async fn deliver_one(&mut self, parcel: Parcel, trip: &mut Trip) -> Ended {
-        let (groups, unreadable) = parcel.groups();
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; parcel.item.recipients.len()];
+    async fn deliver_one(&mut self, item: &Item, trip: &mut Trip) -> Vec<Outcome> {
+        let (groups, unreadable) = parcel::groups(item);
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; item.recipients.len()];
         unreadable.into_iter().for_each(|(place, outcome)| outcomes[place] = Some(outcome));
         let mut shipments = Vec::<Shipment>::new();
         for group in groups {
@@ -108,14 +104,14 @@ impl Courier {
             }
         }
         for shipment in shipments {
-            let ended = self.ship(&parcel, &shipment, trip).await;
+            let ended = self.ship(item, &shipment, trip).await;
             for ((place, _), outcome) in shipment.recipients.iter().zip(ended) {
                 outcomes[*place] = Some(outcome);
             }
         }
         let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
-        note(&parcel, &outcomes);
-        Ended::Done(parcel.report(outcomes))
+        note(item, &outcomes);
+        outcomes
     }
 
     async fn way(&mut self, domain: &str, trip: &mut Trip) -> Way {
@@ -128,7 +124,7 @@ impl Courier {
     }
 
     /// Goes from server to server until each recipient has its end.
-    async fn ship(&mut self, parcel: &Parcel, shipment: &Shipment, trip: &mut Trip) -> Vec<Outcome> {
+    async fn ship(&mut self, item: &Item, shipment: &Shipment, trip: &mut Trip) -> Vec<Outcome> {
         let mut attempt = Attempt::new(shipment.recipients.len());
         // A connection in hand is as good as the first choice (as in Postfix).
         let in_hand = trip.held.as_ref().map(|(address, _)| *address);
@@ -142,7 +138,7 @@ impl Courier {
                 attempt.unavailable(status.clone(), remote.clone());
                 continue;
             }
-            match self.visit(parcel, shipment, server, &mut attempt, trip).await {
+            match self.visit(item, shipment, server, &mut attempt, trip).await {
                 Visit::Ended => break,
                 Visit::NextServer => {}
             }
@@ -153,7 +149,7 @@ impl Courier {
     /// Hands the message to one server, in as many transactions as that takes.
     async fn visit(
         &mut self,
-        parcel: &Parcel,
+        item: &Item,
         shipment: &Shipment,
         server: &Candidate,
         attempt: &mut Attempt,
@@ -169,7 +165,7 @@ impl Courier {
                     Err(error) => return unreachable(server, &error, attempt, trip),
                 },
             };
-            let then = self.hand_over(parcel, shipment, &mut held, attempt).await;
+            let then = self.hand_over(item, shipment, &mut held, attempt).await;
             let remote = held.connection.remote().clone();
             let alive = held.connection.is_usable();
             if alive && held.messages < self.config.reuse.messages {
@@ -223,13 +219,13 @@ impl Courier {
     /// Does one transaction, or several where the server takes no more recipients in one.
     async fn hand_over(
         &self,
-        parcel: &Parcel,
+        item: &Item,
         shipment: &Shipment,
         held: &mut Held,
         attempt: &mut Attempt,
     ) -> Then {
         let remote = held.connection.remote().clone();
-        let fitted = match self.spool.fit(parcel, held.connection.capabilities()).await {
+        let fitted = match self.spool.fit(item, held.connection.capabilities()).await {
             Ok(fitted) => fitted,
             Err(status) => {
                 attempt.end_open(&refused(status, false), Some(&remote));
@@ -239,8 +235,8 @@ impl Courier {
         loop {
             let mut places = attempt.open();
             places.truncate(self.config.max_recipients);
-            let transaction = transaction(parcel, shipment, &places, &fitted);
-            let content = self.spool.content(parcel, &fitted);
+            let transaction = transaction(item, shipment, &places, &fitted);
+            let content = self.spool.content(item, &fitted);
             let began = Instant::now();
             held.messages += 1;
             let answers = tokio::select! {
@@ -300,10 +296,10 @@ fn unreachable(server: &Candidate, error: &OpenError, attempt: &mut Attempt, tri
     }
 }
 
-fn transaction(parcel: &Parcel, shipment: &Shipment, places: &[usize], fitted: &Fitted<'_>) -> Transaction {
+fn transaction(item: &Item, shipment: &Shipment, places: &[usize], fitted: &Fitted<'_>) -> Transaction {
     let recipients = places.iter().map(|place| shipment.recipients[*place].1.clone()).collect();
     Transaction {
-        envelope: parcel.envelope(shipment.sender.clone(), recipients, fitted.body),
+        envelope: parcel::envelope(item, shipment.sender.clone(), recipients, fitted.body),
         size: fitted.size,
         utf8_headers: fitted.utf8_headers,
     }

@@ -22,7 +22,6 @@ use content::Spool;
 use courier::Courier;
 use hosts::Hosts;
 use pool::Pool;
-use work::Session;
 
 /// Above tonic's default of 4 MiB: batches carry small contents.
 const MESSAGE_BYTES: usize = 64 << 20;
@@ -60,7 +59,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     };
 
     let serve = serve(config.listen.clone(), process.clone());
-    let session = Session::new(queue, courier, process.shutdown.clone(), cut.clone()).run(stream);
+    // What was transferred and is not recorded would be transferred again: a queue that is away is waited for.
+    let session = posthorn_work::run(courier, queue, &stream, process.shutdown.clone(), cut.clone());
     let work = async {
         tokio::select! {
             () = session => {}

@@ -1,12 +1,11 @@
 //! What is told of outcomes besides to the queue: logs and metrics.
 
+use posthorn_api::work::v1::Item;
 use posthorn_mail::{Outcome, RemoteServer, Status, Verdict};
 
-use crate::parcel::Parcel;
-
 /// Tells of the outcomes of a message; the span says which message it is.
-pub(crate) fn note(parcel: &Parcel, outcomes: &[Outcome]) {
-    for (recipient, outcome) in parcel.item.recipients.iter().zip(outcomes) {
+pub(crate) fn note(item: &Item, outcomes: &[Outcome]) {
+    for (recipient, outcome) in item.recipients.iter().zip(outcomes) {
         let (result, status) = describe(&outcome.verdict);
         metrics::counter!("posthorn_relay_outcomes_total", "result" => result).increment(1);
         let remote = outcome.remote.as_ref();

@@ -1,29 +1,25 @@
-//! The work stream: batches in, outcomes out.
-//!
-//! ```text
-//!  queue ──batch──▶ session ──one task a batch──▶ couriers (one connection at a time each)
-//!    ▲                 │  ▲                           │
-//!    └──report─────────┘  └───────────ended───────────┘
-//! ```
-//! The couriers and what is held of the leases outlive a connection to the queue: outcomes found while it was away are
-//! reported when it is back.
+//! What the relay takes from the queue: a batch a connection.
 
-mod leases;
-mod session;
+use posthorn_api::work::v1::WorkKind;
+use posthorn_work::{Batch, Held, Work};
 
-use bytes::Bytes;
-use posthorn_api::work::v1::{ItemReport, ReleasedItem};
+use crate::courier::Courier;
 
-pub(crate) use leases::LeaseEnd;
-pub(crate) use session::Session;
+impl Work for Courier {
+    const KIND: WorkKind = WorkKind::Remote;
+    const STALE: &'static str = "posthorn_relay_stale_outcomes_total";
 
-/// What came of an item.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    /// An outcome for each recipient.
-    Done(ItemReport),
-    /// It was not begun.
-    NotBegun(ReleasedItem),
-    /// The courier of the batch with this token fell over: what it had not told yet, no one knows.
-    Lost(Bytes),
+    fn max_batch(&self) -> u32 {
+        self.config.max_batch
+    }
+
+    fn ask(&self, held: Held) -> u32 {
+        metrics::gauge!("posthorn_relay_batches").set(held.batches);
+        self.config.connections.saturating_sub(held.batches + held.asked)
+    }
+
+    /// Sends a courier with the batch.
+    fn begin(&mut self, batch: Batch) {
+        tokio::spawn(self.clone().deliver(batch));
+    }
 }
