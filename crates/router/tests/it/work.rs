@@ -135,6 +135,37 @@ async fn stopping_waits_for_what_was_begun_to_be_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_undecided_at_the_end_of_the_drain_time_is_given_back() {
+    let dns = Dns::start().await;
+    dns.trouble("slow.example", Trouble::Silent);
+    let (router, _queue, mut worker) = connected(&dns, &[("router.work.drain", "100ms")]).await;
+    worker.give("t", &[&["x@slow.example"]]);
+    wait::until("the question", LIMIT, async || (dns.asked("slow.example", "MX") > 0).then_some(())).await;
+    let stopped = tokio::spawn(router.stop());
+    while worker.released.is_empty() {
+        worker.next_but_reports().await;
+    }
+    assert!(worker.next().await.is_none(), "the stream is ended");
+    drop(worker);
+    stopped.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_decided_while_the_queue_is_away_is_reported_when_it_is_back() {
+    let dns = Dns::start().await;
+    dns.trouble("slow.example", Trouble::Silent);
+    let (router, queue, mut worker) =
+        connected(&dns, &[("router.dns.timeout", "1s"), ("router.dns.attempts", "1")]).await;
+    worker.next_but_reports().await;
+    worker.give("t", &[&["x@slow.example"]]);
+    wait::until("the question", LIMIT, async || (dns.asked("slow.example", "MX") > 0).then_some(())).await;
+    drop(worker);
+    let mut worker = queue.worker().await;
+    assert_eq!(decisions(&worker.report().await), ["x@slow.example 451 4.4.3"]);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_work_is_taken_while_the_directory_is_away() {
     let queue = Queue::start().await;
     let database = database().await;
