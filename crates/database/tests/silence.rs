@@ -13,7 +13,7 @@ async fn world() -> (Proxy, Database) {
     let (user, rest) = url.split_once('@').expect("the URL names a user");
     let (address, name) = rest.split_once('/').expect("the URL names a database");
     let postgres: SocketAddr = address.parse().expect("Postgres is at an address");
-    let proxy = Proxy::start("127.0.0.1:0".parse().unwrap(), vec![postgres]).await.expect("the proxy starts");
+    let proxy = Proxy::start(([127, 0, 0, 1], 0).into(), vec![postgres]).await.expect("the proxy starts");
     let database = Database {
         url: format!("{user}@{}/{name}", proxy.address()),
         max_connections: 2,
