@@ -21,6 +21,10 @@ use crate::{MESSAGE_BYTES, Work};
 const REPORT_ITEMS: usize = 4096;
 /// How long the queue may take to end a stream that this side has ended.
 const CLOSE: Duration = Duration::from_secs(2);
+/// A stream that breaks so young is not followed by the next at once: it may break as soon, and again.
+const YOUNG: Duration = Duration::from_secs(1);
+/// The pause then.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Requests that may wait to be sent.
 const REQUESTS: usize = 64;
 
@@ -61,6 +65,7 @@ impl<W: Work> Session<W> {
             let (client, hello) = (self.client.clone(), hello.clone());
             let connect = move || Stream::open(client.clone(), hello.clone());
             let Some(mut stream) = wait_for(need, patience, connect).await else { break };
+            let begun = Instant::now();
             match self.serve(&mut stream).await {
                 Ok(()) => {
                     stream.close().await;
@@ -68,7 +73,12 @@ impl<W: Work> Session<W> {
                         return;
                     }
                 }
-                Err(status) => self.broken(need, &status),
+                Err(status) => {
+                    self.broken(need, &status);
+                    if begun.elapsed() < YOUNG {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
             }
         }
         if !self.leases.is_empty() {

@@ -176,6 +176,17 @@ async fn a_report_that_the_queue_refuses_is_not_told_again() {
 }
 
 #[tokio::test]
+async fn a_queue_that_breaks_every_stream_at_once_is_not_besieged() {
+    let (_worker, mut queue, stream) = start().await;
+    let begun = Instant::now();
+    stream.refuse(Status::unavailable("not yet"));
+    for _ in 0..4 {
+        queue.stream().await.refuse(Status::unavailable("not yet"));
+    }
+    assert!(begun.elapsed() > Duration::from_millis(700), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_worker_that_is_sent_away_finishes_and_comes_back() {
     let (mut worker, mut queue, mut stream) = start().await;
     stream.give("a", 1);
