@@ -23,6 +23,8 @@ enum Error {
     Redis(#[from] redis::RedisError),
     #[error("Postgres: {0}")]
     Postgres(#[from] sqlx::Error),
+    #[error("Redis has forgotten what it was filled with")]
+    Forgotten,
 }
 
 /// Compares and sweeps until told to stop.
@@ -104,11 +106,15 @@ async fn compare(hub: &Hub) -> Result<(), Error> {
         found += add(hub, &due).await?;
         last = next;
         for (kind, partition) in &filling {
-            hub.schedule.go_on_filling(*kind, *partition).await?;
+            if !hub.schedule.go_on_filling(*kind, *partition).await? {
+                return Err(Error::Forgotten);
+            }
         }
     }
     for (kind, partition) in &filling {
-        hub.schedule.end_filling(*kind, *partition).await?;
+        if !hub.schedule.end_filling(*kind, *partition).await? {
+            return Err(Error::Forgotten);
+        }
     }
     if !filling.is_empty() || found > 0 {
         tracing::info!(found, "the schedule was compared with the spool");

@@ -288,19 +288,21 @@ impl Schedule {
         Ok(set.is_some())
     }
 
-    /// Says that the filling goes on.
-    pub(crate) async fn go_on_filling(&self, kind: Kind, partition: u16) -> RedisResult<()> {
+    /// Says that the filling goes on; `false` when Redis has forgotten that it was begun, and so what was filled in.
+    pub(crate) async fn go_on_filling(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
         let mut command = redis::cmd("SET");
-        command.arg(self.key(kind, partition, "filled")).arg("begun");
+        command.arg(self.key(kind, partition, "filled")).arg("begun").arg("XX");
         command.arg("PX").arg(FILLING.as_millis() as u64);
-        command.exec_async(&mut self.connection.clone()).await
+        let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
+        Ok(set.is_some())
     }
 
-    /// Marks a partition as filled.
-    pub(crate) async fn end_filling(&self, kind: Kind, partition: u16) -> RedisResult<()> {
+    /// Marks a partition as filled; `false` as with [`Self::go_on_filling`].
+    pub(crate) async fn end_filling(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
         let mut command = redis::cmd("SET");
-        command.arg(self.key(kind, partition, "filled")).arg("yes");
-        command.exec_async(&mut self.connection.clone()).await
+        command.arg(self.key(kind, partition, "filled")).arg("yes").arg("XX");
+        let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
+        Ok(set.is_some())
     }
 
     /// Items of a kind that are leased now.
@@ -404,4 +406,29 @@ fn millis(at: OffsetDateTime) -> i64 {
 
 fn time_of(millis: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_redis_that_forgets_while_it_is_filled_is_not_taken_for_full() {
+        let redis = posthorn_testkit::stores::redis().await;
+        let config = config::Redis {
+            url: redis.url(),
+            prefix: "test".into(),
+            timeout: Duration::from_secs(5),
+            partitions: 1,
+        };
+        let schedule = Schedule::open(&config).expect("Redis answers");
+        assert!(schedule.begin_filling(Kind::Route, 0).await.expect("Redis answers"));
+        assert!(!schedule.begin_filling(Kind::Route, 0).await.expect("Redis answers"), "one is at it");
+        assert!(schedule.go_on_filling(Kind::Route, 0).await.expect("Redis answers"));
+        redis::cmd("FLUSHALL").exec_async(&mut schedule.connection.clone()).await.expect("Redis answers");
+        assert!(!schedule.go_on_filling(Kind::Route, 0).await.expect("Redis answers"));
+        assert!(!schedule.end_filling(Kind::Route, 0).await.expect("Redis answers"));
+        assert!(schedule.begin_filling(Kind::Route, 0).await.expect("Redis answers"), "it is filled anew");
+        assert!(schedule.end_filling(Kind::Route, 0).await.expect("Redis answers"));
+    }
 }

@@ -58,7 +58,8 @@ mod tests {
         let sources = Sources { command_line, ..Default::default() };
         let config = crate::Config::load(&sources).expect("the settings are good");
         let schedule = Schedule::open(&config.redis).expect("a URL");
-        schedule.end_filling(KIND, 0).await.expect("Redis answers");
+        assert!(schedule.begin_filling(KIND, 0).await.expect("Redis answers"));
+        assert!(schedule.end_filling(KIND, 0).await.expect("Redis answers"));
         let (now, minute) = (OffsetDateTime::now_utc(), Duration::from_secs(60));
         let open = async |at| schedule.open_lanes(KIND, at).await.expect("Redis answers");
         let (slow, other) = (Lane::remote("slow"), Lane::remote("other"));
