@@ -10,12 +10,14 @@ mod grpc;
 mod hub;
 mod in_hand;
 mod late;
+mod leases;
 mod level;
 mod load;
 mod message;
 mod notice;
 mod operate;
 mod outcome;
+mod poison;
 mod retry;
 mod schedule;
 mod spool;
@@ -62,7 +64,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         level: Arc::new(level::Level::new(&config)),
         wake: wake::Wake::new(watchers.clone()),
         watchers,
-        leases: hub::Leases::default(),
+        leases: leases::Leases::new(config.lease.length),
         in_hand: in_hand::InHand::new(config.lease.in_hand, config.lease.length),
         recover: Default::default(),
         timer: Default::default(),
