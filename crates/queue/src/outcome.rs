@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 use crate::accept;
 use crate::hub::Hub;
 use crate::poison;
-use crate::schedule::{Hold, Item, Key, Kind, Learn, Settle, Then, Token};
+use crate::schedule::{Hold, Item, Key, Kind, Lane, Learn, Settle, Then, Token};
 use crate::spool;
 use crate::trace::Record;
 use effects::Effects;
@@ -304,7 +304,7 @@ async fn routed(
 pub(crate) struct Written {
     now: OffsetDateTime,
     adds: Vec<(Kind, Item, OffsetDateTime)>,
-    learn: Vec<(crate::schedule::Lane, Learn)>,
+    learn: Vec<(Lane, Learn)>,
     notices: Vec<(Item, OffsetDateTime)>,
 }
 
@@ -321,6 +321,7 @@ pub(crate) async fn commit(
     spool::update::recipients(connection, &effects.updates()).await?;
     spool::insert::recipients(connection, &effects.inserts()).await?;
     spool::update::messages(connection, &effects.going_on()).await?;
+    let suspended = suspend_with_domain(connection, &effects).await?;
     let ended = effects.ended();
     end(connection, &effects, &ended).await?;
     for id in &ended {
@@ -352,7 +353,21 @@ pub(crate) async fn commit(
         Some(at) => (*lane, Learn::Unavailable { concurrency, until: at.min(back_off) }),
         None => (*lane, Learn::Success { concurrency, max }),
     });
-    Ok(Written { now, learn: learn.collect(), adds: effects.adds, notices })
+    let suspend = suspended.iter().map(|destination| (Lane::remote(destination), Learn::Suspend));
+    Ok(Written { now, learn: learn.chain(suspend).collect(), adds: effects.adds, notices })
+}
+
+/// Suspends destinations that the mail of a suspended domain comes to; returns them.
+async fn suspend_with_domain(
+    connection: &mut PgConnection,
+    effects: &Effects<'_>,
+) -> sqlx::Result<Vec<String>> {
+    let comes = effects.remote();
+    if comes.0.is_empty() {
+        Ok(Vec::new())
+    } else {
+        spool::admin::suspend_with_domain(connection, &comes).await
+    }
 }
 
 /// Messages end: their rows go, and their content where no mailbox can have it.

@@ -201,7 +201,7 @@ pub struct StatsResponse {
     #[prost(uint64, tag = "5")]
     pub poison: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StageStats {
     /// "route", "local", "remote".
     #[prost(string, tag = "1")]
@@ -217,6 +217,18 @@ pub struct StageStats {
     pub deferred: u64,
     #[prost(message, optional, tag = "5")]
     pub oldest: ::core::option::Option<::prost_types::Duration>,
+    /// Of those that wait, by the age of their messages, the youngest first.
+    #[prost(message, repeated, tag = "6")]
+    pub ages: ::prost::alloc::vec::Vec<AgeCount>,
+}
+/// Those younger than `below` that no earlier one counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgeCount {
+    /// Absent: all that are older.
+    #[prost(message, optional, tag = "1")]
+    pub below: ::core::option::Option<::prost_types::Duration>,
+    #[prost(uint64, tag = "2")]
+    pub waiting: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DestinationStats {
@@ -290,7 +302,7 @@ pub mod queue_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Operations on messages name them by id or by a filter, and answer how many recipients they touched. Repeating one
+    /// Operations on messages name them by id or by a filter, and answer how many messages they changed. Repeating one
     /// is harmless. INVALID_ARGUMENT: neither or a malformed one (BadRequest names the field).
     #[derive(Debug, Clone)]
     pub struct QueueServiceClient<T> {
@@ -649,7 +661,7 @@ pub mod queue_service_server {
             request: tonic::Request<super::StatsRequest>,
         ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
     }
-    /// Operations on messages name them by id or by a filter, and answer how many recipients they touched. Repeating one
+    /// Operations on messages name them by id or by a filter, and answer how many messages they changed. Repeating one
     /// is harmless. INVALID_ARGUMENT: neither or a malformed one (BadRequest names the field).
     #[derive(Debug)]
     pub struct QueueServiceServer<T> {
