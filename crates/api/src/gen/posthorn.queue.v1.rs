@@ -37,7 +37,7 @@ pub struct QueuedMessage {
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(bool, tag = "6")]
     pub held: bool,
-    /// Set aside because its workers died of it too often.
+    /// Set aside, because its workers died of it too often, or Postgres refused to write what became of it.
     #[prost(bool, tag = "7")]
     pub poison: bool,
     /// In ListMessages at most 10, of those that have not ended; in ShowMessage all.
