@@ -1,4 +1,4 @@
-//! Giving work out: credits in, batches out. One loop a worker's stream; it sleeps until there is work.
+//! Giving work out: credits in, batches out. One loop per worker's stream; it sleeps until there is work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

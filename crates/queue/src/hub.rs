@@ -67,7 +67,7 @@ impl Hub {
         }
     }
 
-    /// Something that Redis should know it may not know.
+    /// Redis may have missed something that it should know.
     pub(crate) fn redis_failed(&self, error: &redis::RedisError) {
         tracing::warn!(%error, "the schedule could not be changed: it will be compared with the spool");
         metrics::counter!("posthorn_queue_redis_errors_total").increment(1);

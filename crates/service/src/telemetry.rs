@@ -27,7 +27,7 @@ pub struct Config {
     pub log: Log,
     /// Where spans go by OTLP over gRPC (`http://collector:4317`); empty: nowhere.
     pub otlp_endpoint: String,
-    /// Of the traces that begin here, the part that is exported, 0.0 to 1.0. The caller's choice goes before it.
+    /// Of the traces that begin here, the part that is exported, 0.0 to 1.0. The caller's choice overrides it.
     pub sample: f64,
 }
 
