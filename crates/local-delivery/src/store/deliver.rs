@@ -6,6 +6,8 @@ use posthorn_database::Standing;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
+use super::column;
+use super::deliver_here::deliver_here;
 use super::lock::{Account, create, lock, missing};
 use crate::placement::{Arrival, Folder, Mailbox, Place, Placed, place};
 
@@ -16,6 +18,9 @@ pub(crate) async fn deliver(standing: &Standing, arrivals: &[&Arrival]) -> sqlx:
         arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
     standing
         .with(async |connection| {
+            if let Some(placed) = deliver_here(connection, arrivals).await? {
+                return Ok(placed);
+            }
             if let Some(placed) = deliver_plain(connection, arrivals).await? {
                 return Ok(placed);
             }
@@ -289,9 +294,4 @@ async fn insert(
     .fetch_one(connection)
     .await?;
     Ok(noted as usize)
-}
-
-/// One column of the rows, for UNNEST.
-fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(of).collect()
 }

@@ -44,6 +44,9 @@ impl Writer {
     pub(crate) async fn run(self, pending: Arc<Mutex<mpsc::Receiver<Leased>>>) {
         let mut jobs = Vec::new();
         while pending.lock().await.recv_many(&mut jobs, self.max_items).await > 0 {
+            // A lease that ended while this process was asleep: others have the message, which may have ended meanwhile.
+            let now = Instant::now();
+            jobs.retain(|leased| !leased.is_overdue(now));
             for group in groups(std::mem::take(&mut jobs), self.max_copies) {
                 if !self.shutdown.is_cancelled() {
                     self.write(group).await;
