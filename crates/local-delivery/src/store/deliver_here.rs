@@ -24,7 +24,8 @@ pub(super) async fn deliver_here(
     arrivals: &[&Arrival],
 ) -> sqlx::Result<Option<Vec<Placed>>> {
     let [first, others @ ..] = arrivals else { return Ok(None) };
-    let here = |a: &&Arrival| (a.account_id, &a.folder, a.quota) == (first.account_id, &first.folder, first.quota);
+    let here =
+        |a: &&Arrival| (a.account_id, &a.folder, a.quota) == (first.account_id, &first.folder, first.quota);
     if !others.iter().all(here) {
         return Ok(None);
     }
