@@ -2,6 +2,7 @@
 //! what comes to one mailbox faster than it is written.
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::column;
 use crate::placement::{Arrival, Place, Placed};
@@ -22,6 +23,7 @@ struct First {
 pub(super) async fn deliver_here(
     connection: &mut PgConnection,
     arrivals: &[&Arrival],
+    at: OffsetDateTime,
 ) -> sqlx::Result<Option<Vec<Placed>>> {
     let [first, others @ ..] = arrivals else { return Ok(None) };
     let here =
@@ -52,9 +54,9 @@ pub(super) async fn deliver_here(
              SELECT message_id, $6, key FROM arrival, account),
          stored AS (
              INSERT INTO mailbox.message (account_id, folder_id, uid, content_id, message_id, size, modseq,
-                                          return_path, delivered_to)
+                                          return_path, delivered_to, received_at)
              SELECT $6, folder_id, uid + nr - 1, message_id, message_id, size, account.modseq + nr, return_path,
-                    delivered_to
+                    delivered_to, $11
              FROM arrival, account LEFT JOIN folder ON true)
          SELECT folder_id, uid, modseq + 1 AS modseq FROM folder",
     )
@@ -68,6 +70,7 @@ pub(super) async fn deliver_here(
     .bind(bytes as i64)
     .bind(arrivals.len() as i64)
     .bind(first.quota as i64)
+    .bind(at)
     .fetch_optional(connection)
     .await;
     match done {
