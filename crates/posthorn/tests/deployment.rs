@@ -5,6 +5,7 @@
 
 mod deployment {
     pub(crate) mod found;
+    mod limits;
 }
 
 use std::collections::BTreeSet;
