@@ -6,6 +6,7 @@
 mod deployment {
     pub(crate) mod found;
     mod limits;
+    mod observability;
 }
 
 use std::collections::BTreeSet;
