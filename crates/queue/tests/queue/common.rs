@@ -72,6 +72,11 @@ impl Stores {
         sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("the table can be counted")
     }
 
+    /// Does something to the tables, as their owner.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.pool).await.expect("the statement is good");
+    }
+
     /// Waits until nothing is owed any more.
     pub(crate) async fn until_empty(&self) {
         until("the spool to be empty", LIMIT, async || {

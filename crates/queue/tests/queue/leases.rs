@@ -185,6 +185,32 @@ async fn what_is_given_back_again_and_again_is_not_set_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_cannot_be_read_counts_neither_for_nor_against_a_message() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.lease.poison_after", "2"), ("queue.lease.orphaned", "50ms")]).await;
+    queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    let mut dies = queue.worker(WorkKind::Route, 1, 10).await;
+    dies.batch().await;
+    drop(dies);
+    stores.execute("ALTER TABLE spool.recipient RENAME TO elsewhere").await;
+    // Leased again and again, and never given out.
+    let mut dies = queue.worker(WorkKind::Route, 1, 10).await;
+    dies.nothing(Duration::from_secs(1)).await;
+    stores.execute("ALTER TABLE spool.elsewhere RENAME TO recipient").await;
+    dies.batch().await;
+    drop(dies);
+    // Two leases came to nothing: that is enough.
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    until("it to be set aside", LIMIT, async || {
+        (stores.count("spool.message WHERE poison").await == 1).then_some(())
+    })
+    .await;
+    router.nothing(Duration::from_millis(300)).await;
+    drop(router);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_kills_its_workers_is_set_aside_until_an_operator_says_so() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[("queue.lease.poison_after", "2"), ("queue.lease.orphaned", "50ms")]).await;
