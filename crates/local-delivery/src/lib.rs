@@ -38,7 +38,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     // A part that cannot go on stops the others of this service, not those of the process.
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let postgres = process.ready.need("postgres");
-    let stream = process.ready.need("queue stream");
+    // Mailboxes are served without the queue, too.
+    let stream = process.ready.want("queue stream");
     let notices = process.ready.need("postgres notices");
     let store::Ways { writing, reading, pool } =
         store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;

@@ -47,7 +47,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         router.clone(),
         queue,
         config.work.clone(),
-        process.ready.need("queue"),
+        // Who asks whether a recipient is known need not wait for the queue.
+        process.ready.want("queue"),
         process.shutdown.clone(),
     ));
     let served = Grpc::new(posthorn_api::DESCRIPTORS)

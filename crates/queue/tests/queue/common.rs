@@ -61,7 +61,7 @@ impl Stores {
         let process = Process::new(CancellationToken::new(), None);
         let task = tokio::spawn(posthorn_queue::run(config, process.clone()));
         let ready = process.ready.clone();
-        until("the queue to be ready", LIMIT, async || ready.is_ready().then_some(())).await;
+        until("the queue to be ready", LIMIT, async || ready.missing().is_empty().then_some(())).await;
         let channel = posthorn_service::connect(&format!("http://127.0.0.1:{grpc}")).expect("a URL");
         Queue { process, task, channel }
     }

@@ -126,6 +126,11 @@ async fn mail_is_accepted_while_redis_is_away_and_goes_on_when_it_is_back() {
     let gone = std::mem::replace(&mut stores.redis, posthorn_testkit::stores::redis().await);
     tokio::task::spawn_blocking(move || gone.crash()).await.unwrap();
     queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    // It says what it misses, and is ready all the same: who has mail must find it.
+    let ready = queue.process.ready.clone();
+    until("the word of it", LIMIT, async || ready.missing().iter().any(|(n, _)| *n == "redis").then_some(()))
+        .await;
+    assert!(ready.is_ready());
     let path = dir.path().to_owned();
     let back = tokio::task::spawn_blocking(move || posthorn_stores::Redis::start(&path, port)).await.unwrap();
     let mut router = queue.worker(WorkKind::Route, 1, 10).await;
