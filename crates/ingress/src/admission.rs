@@ -1,5 +1,6 @@
 //! Who may send to whom.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,12 +102,11 @@ impl Admission {
 
     /// Whose API key this is; UNAUTHENTICATED when it is nobody's.
     pub(crate) async fn verify_key(&self, key: &str) -> Result<wire::VerifyKeyResponse, tonic::Status> {
-        let mut router = self.router.clone();
-        let call = router.verify_key(wire::VerifyKeyRequest { key: key.to_owned() });
-        let answer = tokio::time::timeout(self.timeout, call)
-            .await
-            .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??;
-        Ok(answer.into_inner())
+        let call = || {
+            let (mut router, key) = (self.router.clone(), key.to_owned());
+            async move { router.verify_key(wire::VerifyKeyRequest { key }).await }
+        };
+        answer(self.timeout, call).await
     }
 
     async fn places(&self, recipients: &[Recipient]) -> Result<Vec<Place>, tonic::Status> {
@@ -120,7 +120,7 @@ impl Admission {
 
 /// Calls the router with what has gathered, again and again.
 async fn ask(
-    mut router: RoutingServiceClient<Channel>,
+    router: RoutingServiceClient<Channel>,
     timeout: Duration,
     waiting: Arc<Mutex<mpsc::Receiver<Question>>>,
 ) {
@@ -133,7 +133,7 @@ async fn ask(
         let Some(mut questions) = gather(&waiting, is_full).await else { return };
         let counts: Vec<usize> = questions.iter().map(|question| question.recipients.len()).collect();
         let recipients = questions.iter_mut().flat_map(|q| std::mem::take(&mut q.recipients)).collect();
-        let places = call(&mut router, timeout, recipients).await;
+        let places = call(&router, timeout, recipients).await;
         let mut places = places.map(Vec::into_iter);
         for (Question { answer, .. }, count) in questions.into_iter().zip(counts) {
             // The session may have been cut off meanwhile.
@@ -146,19 +146,40 @@ async fn ask(
 }
 
 async fn call(
-    router: &mut RoutingServiceClient<Channel>,
+    router: &RoutingServiceClient<Channel>,
     timeout: Duration,
     recipients: Vec<String>,
 ) -> Result<Vec<Place>, tonic::Status> {
     let asked = recipients.len();
-    let answer = tokio::time::timeout(timeout, router.verify(wire::VerifyRequest { recipients }))
-        .await
-        .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??
-        .into_inner();
+    let call = || {
+        let (mut router, recipients) = (router.clone(), recipients.clone());
+        async move { router.verify(wire::VerifyRequest { recipients }).await }
+    };
+    let answer = answer(timeout, call).await?;
     if answer.results.len() != asked {
         return Err(tonic::Status::internal("the router answered for another number of recipients"));
     }
     answer.results.into_iter().map(place).collect()
+}
+
+/// Asks, and once more where not the router said why it did not answer, but the connection broke: that replica has just
+/// gone, and another one answers.
+async fn answer<T, F>(timeout: Duration, mut call: impl FnMut() -> F) -> Result<T, tonic::Status>
+where
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    let asked = async {
+        match call().await {
+            Err(status) if status.source().is_some() => {
+                tracing::debug!(code = ?status.code(), reason = status.message(), "asking the router once more");
+                call().await
+            }
+            answered => answered,
+        }
+    };
+    let answered = tokio::time::timeout(timeout, asked).await;
+    let answered = answered.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))?;
+    answered.map(tonic::Response::into_inner)
 }
 
 fn place(result: wire::VerifyResult) -> Result<Place, tonic::Status> {
@@ -173,7 +194,36 @@ fn place(result: wire::VerifyResult) -> Result<Place, tonic::Status> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_router_that_goes_while_it_is_asked_is_asked_once_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel =
+            posthorn_service::connect(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let admission = Admission::new(channel, Duration::from_secs(20));
+        let asking = tokio::spawn(async move { admission.verify_key("key").await });
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        }
+        drop(listener);
+        assert!(asking.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_router_that_says_no_is_not_asked_again() {
+        let mut asked = 0;
+        let call = || {
+            asked += 1;
+            async { Err::<tonic::Response<()>, _>(tonic::Status::unavailable("the directory is away")) }
+        };
+        assert!(answer(Duration::from_secs(20), call).await.is_err());
+        assert_eq!(asked, 1);
+    }
 
     #[test]
     fn strangers_may_send_only_to_us() {

@@ -38,12 +38,14 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     // A part that cannot go on stops the others of this service, not those of the process.
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let postgres = process.ready.need("postgres");
-    let stream = process.ready.need("queue stream");
+    // Mailboxes are served without the queue, too.
+    let stream = process.ready.want("queue stream");
     let notices = process.ready.need("postgres notices");
     let store::Ways { writing, reading, pool } =
         store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
     let notice_pool = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
     let queue = posthorn_service::connect(&config.queue)?;
+    let queues = posthorn_service::replicas(&config.queue)?;
     let router = posthorn_service::connect(&config.router)?;
     let watched = watch::Watched::default();
     let (changed, to_send) = notify::notices(watched.clone());
@@ -63,7 +65,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         .max_encoding_message_size(MESSAGE_BYTES);
     let serve = serve(service, config.listen.clone(), process.clone());
     let needs = (postgres, stream);
-    let work = worker::run(queue.clone(), writing, changed, config.work.clone(), process.clone(), needs);
+    let work = worker::run(queues, writing, changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(notice_pool.clone()));
     let shutdown = &process.shutdown;
     let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());

@@ -53,7 +53,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let pool = config.database.pool(options.clone(), for_calls);
     let standing = config.database.standing(options, for_work);
     let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
-    let (postgres, redis) = (process.ready.need("postgres"), process.ready.need("redis"));
+    // While Redis is away mail is still accepted (R2), so callers must find it.
+    let (postgres, redis) = (process.ready.need("postgres"), process.ready.want("redis"));
     let watchers = trace::Watchers::new(config.trace.max_lag);
     let hub = Arc::new(hub::Hub {
         policy: retry::Policy {

@@ -11,7 +11,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub use batch::gather;
-pub use client::{Channel, connect};
+pub use client::{Channel, Replicas, connect, connect_to, replicas};
 pub use error::Error;
 pub use process::{Need, Process, Readiness, wait_for};
 pub use server::{Grpc, Listen};

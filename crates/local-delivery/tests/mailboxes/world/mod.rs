@@ -19,7 +19,7 @@ use posthorn_api::work::v1::{Batch, Item, ItemRecipient, LocalTarget};
 use posthorn_local_delivery::Config;
 use posthorn_mail::MessageId;
 use posthorn_service::{Channel, Process};
-use posthorn_testkit::{stores, wait};
+use posthorn_testkit::stores;
 use sqlx::PgPool;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -192,8 +192,9 @@ impl Service {
         let stop = CancellationToken::new();
         let process = Process::new(stop.clone(), None);
         let run = tokio::spawn(posthorn_local_delivery::run(config, process.clone()));
-        wait::until("local-delivery to be ready", LIMIT, async || process.ready.is_ready().then_some(()))
-            .await;
+        tokio::time::timeout(LIMIT, process.ready.complete())
+            .await
+            .expect("it has what it waits for in time");
         Self { stop, grpc, run }
     }
 
