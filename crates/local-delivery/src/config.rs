@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 use posthorn_database::Database;
-use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources};
+use posthorn_service::{Listen, Networks};
 use serde::Deserialize;
 
 /// The section of this service.
@@ -24,7 +23,7 @@ pub struct Config {
     /// URL of the router.
     pub router: String,
     /// Callers without an API key.
-    pub trusted_networks: Vec<IpNet>,
+    pub trusted_networks: Networks,
     /// Where to serve.
     pub listen: Listen,
     /// Postgres.

@@ -1,7 +1,8 @@
 //! A message that a program hands in, from its envelope to the answer.
 
 use bytes::Bytes;
-use posthorn_api::error::{invalid, status, unavailable};
+use posthorn_api::error::{invalid, status};
+use posthorn_api::key;
 use posthorn_api::spool::v1::Idempotency;
 use posthorn_api::submission::v1 as wire;
 use posthorn_api::timestamp;
@@ -13,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::caller::Caller;
 use super::draft::{Draft, Form};
-use super::{RETRY_AFTER, Submission, refusal};
+use super::{Submission, refusal};
 use crate::admission::Verdict;
 use crate::handover::{Handover, Kept};
 use crate::incoming::Incoming;
@@ -44,7 +45,7 @@ impl Submission {
             .admission
             .verify(&envelope.sender, &envelope.recipients, true)
             .await
-            .map_err(|_| unavailable("ROUTER_AWAY", "the recipients cannot be looked up", RETRY_AFTER))?;
+            .map_err(|_| key::directory_away())?;
         let recipients: Vec<_> = envelope.recipients.iter().zip(&verdicts).map(recipient_result).collect();
         if verdicts.iter().all(Result::is_err) {
             return Err(nobody(&recipients));

@@ -15,7 +15,7 @@ fn list(key: Option<&str>) -> Request<api::ListFoldersRequest> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_opens_the_mailboxes_of_its_tenant() {
-    let mut world = World::start_with(|config| config.trusted_networks.clear()).await;
+    let mut world = World::start_with(|config| config.trusted_networks = Default::default()).await;
     world.account(ALICE, 0);
     for (key, code) in [
         (None, Code::Unauthenticated),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthorn_api::error::{invalid, status};
+use posthorn_api::error::invalid;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_server::RoutingService;
 use posthorn_mail::Address;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{failed, field};
@@ -85,10 +85,7 @@ impl RoutingService for Routing {
         request: Request<wire::VerifyKeyRequest>,
     ) -> Result<Response<wire::VerifyKeyResponse>, Status> {
         let key = self.router.key(&request.get_ref().key).await.map_err(|error| failed("key", error))?;
-        let Some(key) = key else {
-            let text = "the API key is unknown, expired or revoked";
-            return Err(status(Code::Unauthenticated, "KEY_UNKNOWN", text));
-        };
+        let key = key.ok_or_else(posthorn_api::key::refused)?;
         let left = key.expires_at.map_or(Duration::MAX, |at| {
             Duration::try_from(at - time::OffsetDateTime::now_utc()).unwrap_or_default()
         });
