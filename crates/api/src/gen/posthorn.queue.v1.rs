@@ -290,6 +290,10 @@ pub mod queue_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Called by operators: from trusted networks, or by an API key of the tenant "default" with the scope "queue"; it sees
+    /// and changes the mail of all tenants. UNAUTHENTICATED: no key, or nobody's. PERMISSION_DENIED: a key of another tenant,
+    /// or without the scope. UNAVAILABLE: nobody can say whose key it is; try again.
+    ///
     /// Operations on messages name them by id or by a filter, and answer how many recipients they touched. Repeating one
     /// is harmless. INVALID_ARGUMENT: neither or a malformed one (BadRequest names the field).
     #[derive(Debug, Clone)]
@@ -649,6 +653,10 @@ pub mod queue_service_server {
             request: tonic::Request<super::StatsRequest>,
         ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
     }
+    /// Called by operators: from trusted networks, or by an API key of the tenant "default" with the scope "queue"; it sees
+    /// and changes the mail of all tenants. UNAUTHENTICATED: no key, or nobody's. PERMISSION_DENIED: a key of another tenant,
+    /// or without the scope. UNAVAILABLE: nobody can say whose key it is; try again.
+    ///
     /// Operations on messages name them by id or by a filter, and answer how many recipients they touched. Repeating one
     /// is harmless. INVALID_ARGUMENT: neither or a malformed one (BadRequest names the field).
     #[derive(Debug)]

@@ -133,6 +133,9 @@ pub mod trace_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Called by operators: from trusted networks, or by an API key of the tenant "default" with the scope "trace"; it sees the
+    /// mail of all tenants. UNAUTHENTICATED: no key, or nobody's. PERMISSION_DENIED: a key of another tenant, or without the
+    /// scope. UNAVAILABLE: nobody can say whose key it is; try again.
     #[derive(Debug, Clone)]
     pub struct TraceServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -242,7 +245,7 @@ pub mod trace_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Events of all messages, as they happen, on whichever replica. A caller that is too slow is dropped with
-        /// RESOURCE_EXHAUSTED. Reads only.
+        /// RESOURCE_EXHAUSTED, one whose key is revoked within a minute (configurable) with UNAUTHENTICATED. Reads only.
         pub async fn watch_events(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchEventsRequest>,
@@ -300,7 +303,7 @@ pub mod trace_service_server {
             + std::marker::Send
             + 'static;
         /// Events of all messages, as they happen, on whichever replica. A caller that is too slow is dropped with
-        /// RESOURCE_EXHAUSTED. Reads only.
+        /// RESOURCE_EXHAUSTED, one whose key is revoked within a minute (configurable) with UNAUTHENTICATED. Reads only.
         async fn watch_events(
             &self,
             request: tonic::Request<super::WatchEventsRequest>,
@@ -309,6 +312,9 @@ pub mod trace_service_server {
             tonic::Status,
         >;
     }
+    /// Called by operators: from trusted networks, or by an API key of the tenant "default" with the scope "trace"; it sees the
+    /// mail of all tenants. UNAUTHENTICATED: no key, or nobody's. PERMISSION_DENIED: a key of another tenant, or without the
+    /// scope. UNAVAILABLE: nobody can say whose key it is; try again.
     #[derive(Debug)]
     pub struct TraceServiceServer<T> {
         inner: Arc<T>,
