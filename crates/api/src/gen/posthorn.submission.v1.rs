@@ -229,7 +229,8 @@ pub mod submission_service_client {
         ///
         /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). ALREADY_EXISTS: the idempotency key was used with
         /// another request. FAILED_PRECONDITION: no recipient was accepted (the message tells why for each).
-        /// PERMISSION_DENIED: relaying for this caller is not allowed. RESOURCE_EXHAUSTED: too large, or too busy
+        /// PERMISSION_DENIED: the API key is not for submitting, or not for the domain of the sender (the message names the
+        /// field): a domain of ours is open to its own tenant's keys alone. RESOURCE_EXHAUSTED: too large, or too busy
         /// (RetryInfo). UNAVAILABLE: the queue cannot be reached; try again.
         pub async fn submit(
             &mut self,
@@ -309,7 +310,8 @@ pub mod submission_service_server {
         ///
         /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). ALREADY_EXISTS: the idempotency key was used with
         /// another request. FAILED_PRECONDITION: no recipient was accepted (the message tells why for each).
-        /// PERMISSION_DENIED: relaying for this caller is not allowed. RESOURCE_EXHAUSTED: too large, or too busy
+        /// PERMISSION_DENIED: the API key is not for submitting, or not for the domain of the sender (the message names the
+        /// field): a domain of ours is open to its own tenant's keys alone. RESOURCE_EXHAUSTED: too large, or too busy
         /// (RetryInfo). UNAVAILABLE: the queue cannot be reached; try again.
         async fn submit(
             &self,

@@ -56,6 +56,13 @@ impl RoutingService for Router {
         Err(Status::unimplemented("not for the queue"))
     }
 
+    async fn accounts_exist(
+        &self,
+        _: Request<routing::AccountsExistRequest>,
+    ) -> Result<Response<routing::AccountsExistResponse>, Status> {
+        Err(Status::unimplemented("not for the queue"))
+    }
+
     async fn resolve_mailbox(
         &self,
         _: Request<routing::ResolveMailboxRequest>,
