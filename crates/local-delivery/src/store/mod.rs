@@ -8,6 +8,7 @@ mod deliver;
 pub(crate) mod expunge;
 pub(crate) mod flag;
 pub(crate) mod folders;
+pub(crate) mod gone;
 mod lock;
 pub(crate) mod messages;
 mod pool;
