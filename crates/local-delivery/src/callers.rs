@@ -21,8 +21,8 @@ const REMEMBER_AT_MOST: Duration = Duration::from_secs(60);
 pub(crate) enum Caller {
     /// May open any mailbox.
     Trusted,
-    /// May open the mailboxes of this tenant.
-    Tenant(Arc<str>),
+    /// May open the mailboxes of this tenant, by this key.
+    Tenant { tenant: Arc<str>, key: String },
 }
 
 /// Tells callers apart.
@@ -50,9 +50,20 @@ impl Callers {
     /// than the key.
     pub(crate) async fn of<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         match key::bearer(request.metadata())? {
-            Some(key) => self.tenant(key).await.map(Caller::Tenant),
+            Some(key) => {
+                let tenant = self.tenant(key).await?;
+                Ok(Caller::Tenant { tenant, key: key.to_owned() })
+            }
             None if self.trusted.have(request.remote_addr()) => Ok(Caller::Trusted),
             None => Err(key::missing()),
+        }
+    }
+
+    /// Refuses a caller whose key is not good any more.
+    pub(crate) async fn recheck(&self, caller: &Caller) -> Result<(), Status> {
+        match caller {
+            Caller::Trusted => Ok(()),
+            Caller::Tenant { key, .. } => self.tenant(key).await.map(drop),
         }
     }
 
