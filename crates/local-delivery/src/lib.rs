@@ -54,7 +54,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         pool: pool.clone(),
         reading,
         callers: callers::Callers::new(router.clone(), &config),
-        accounts: accounts::Accounts::new(router, &config.mailbox),
+        accounts: accounts::Accounts::new(router.clone(), &config.mailbox),
         watched: watched.clone(),
         changed: changed.clone(),
         config: config.mailbox.clone(),
@@ -71,7 +71,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());
     let every = config.mailbox.recheck_watched_every;
     let recheck = notify::recheck(pool.clone(), watched, every, shutdown.clone());
-    let collect = collect::run(queue.clone(), pool.clone(), config.collect.clone(), shutdown.clone());
+    let collect = collect::run(queue.clone(), router, pool.clone(), config.collect.clone(), shutdown.clone());
     let (served, worked, (), (), ()) = tokio::join!(serve, work, listen, recheck, collect);
     // Those who make notices have ended: the last ones go out. A call that was cut at the end of the drain time may
     // still hold on to either.

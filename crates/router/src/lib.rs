@@ -34,7 +34,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let dns = dns::Dns::new(&config.dns, policy.own.clone()).map_err(Error::fatal)?;
     let router = Arc::new(router::Router::new(pool.clone(), cache.clone(), dns, policy, &config.dns));
     let queue = posthorn_service::replicas(&config.queue)?;
-    let callers = callers::Callers::new(&config.trusted_networks);
+    let callers = callers::Callers { trusted: config.trusted_networks.clone() };
 
     let listener = tokio::spawn(listen::listen(
         pool.clone(),
