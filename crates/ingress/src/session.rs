@@ -23,6 +23,8 @@ pub(crate) struct Door {
     pub(crate) admission: Admission,
     pub(crate) handover: Handover,
     pub(crate) trusted: Networks,
+    /// Mail is taken only from clients of trusted networks, not even for recipients here (RFC 6409 §4.3).
+    pub(crate) trusted_only: bool,
     pub(crate) rules: Rules,
 }
 
@@ -34,6 +36,9 @@ impl Door {
         metrics::counter!("posthorn_ingress_connections_total", "door" => self.name).increment(1);
         metrics::gauge!("posthorn_ingress_connections", "door" => self.name).increment(1);
         tracing::debug!(%client, door = self.name, may_relay, "connected");
+        if self.trusted_only && !may_relay {
+            connection.want_authentication();
+        }
         let mut message: Option<(Incoming, Span)> = None;
         while let Some(event) = connection.next().await {
             match event {
