@@ -44,13 +44,14 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         completes,
         wants_from: false,
     };
-    let door = |name, completes| {
+    let door = |name, is_submission| {
         Arc::new(Door {
             name,
             admission: admission.clone(),
             handover: handover.clone(),
             trusted: config.trusted_networks.clone(),
-            rules: rules(completes),
+            trusted_only: is_submission,
+            rules: rules(is_submission),
         })
     };
     let gate = Gate::new(config.limits.connections, config.limits.connections_per_client);
@@ -74,6 +75,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         rules: Rules { wants_from: true, ..rules(true) },
         message_size: config.limits.message_size.as_u64(),
         recipients: config.limits.recipients,
+        part_timeout: config.limits.data_timeout,
+        stream_timeout: config.limits.session_timeout,
     };
     let submissions = SubmissionServiceServer::new(submissions)
         .max_decoding_message_size(MESSAGE_LIMIT)

@@ -9,6 +9,7 @@ use posthorn_api::submission::v1::submission_service_server::SubmissionService;
 use posthorn_api::submission::v1::submit_request::Content;
 use posthorn_api::submission::v1::submit_stream_request::Part;
 use sha2::Digest as _;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::admission::Admission;
@@ -40,6 +41,10 @@ pub(crate) struct Submission {
     pub(crate) message_size: u64,
     /// Recipients of a message.
     pub(crate) recipients: usize,
+    /// For the next part of a stream.
+    pub(crate) part_timeout: Duration,
+    /// For all of it.
+    pub(crate) stream_timeout: Duration,
 }
 
 #[tonic::async_trait]
@@ -76,13 +81,13 @@ impl SubmissionService for Submission {
         request: Request<Streaming<wire::SubmitStreamRequest>>,
     ) -> Result<Response<wire::SubmitStreamResponse>, Status> {
         let caller = self.caller(&request).await?;
-        let mut parts = request.into_inner();
-        let Some(Part::Start(start)) = next(&mut parts).await? else {
+        let mut parts = Parts::of(request.into_inner(), self);
+        let Some(Part::Start(start)) = parts.next().await? else {
             return Err(invalid("start", "must come first"));
         };
         let draft = Draft::new(start.envelope.unwrap_or_default(), start.idempotency_key, Form::Streamed)?;
         let mut intake = self.begin(caller, draft).await?;
-        while let Some(part) = next(&mut parts).await? {
+        while let Some(part) = parts.next().await? {
             match part {
                 Part::Chunk(chunk) => intake.add(&chunk).await?,
                 Part::Start(_) => return Err(invalid("start", "comes only once")),
@@ -93,10 +98,28 @@ impl SubmissionService for Submission {
     }
 }
 
-async fn next(parts: &mut Streaming<wire::SubmitStreamRequest>) -> Result<Option<Part>, Status> {
-    match parts.message().await? {
-        None => Ok(None),
-        Some(request) => request.part.map(Some).ok_or_else(|| invalid("part", "is missing")),
+/// The parts of a stream, whose sender is waited for so long only (R11): what came of a message that has no end is
+/// given up, as in an SMTP session.
+struct Parts {
+    stream: Streaming<wire::SubmitStreamRequest>,
+    timeout: Duration,
+    end: Instant,
+}
+
+impl Parts {
+    fn of(stream: Streaming<wire::SubmitStreamRequest>, submission: &Submission) -> Self {
+        let Submission { part_timeout, stream_timeout, .. } = submission;
+        Self { stream, timeout: *part_timeout, end: Instant::now() + *stream_timeout }
+    }
+
+    async fn next(&mut self) -> Result<Option<Part>, Status> {
+        let until = self.end.min(Instant::now() + self.timeout);
+        let part = tokio::time::timeout_at(until, self.stream.message()).await;
+        let late = |_| status(Code::DeadlineExceeded, "PART_LATE", "the next part did not come in time");
+        match part.map_err(late)?? {
+            None => Ok(None),
+            Some(request) => request.part.map(Some).ok_or_else(|| invalid("part", "is missing")),
+        }
     }
 }
 
