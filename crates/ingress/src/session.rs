@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tracing::{Instrument as _, Span};
 
 use crate::admission::{Admission, Away};
+use crate::budget::Budget;
 use crate::config::Networks;
 use crate::handover::{Handover, Kept, queued_as};
 use crate::incoming::{Incoming, Rules, Source};
@@ -22,6 +23,7 @@ pub(crate) struct Door {
     pub(crate) name: &'static str,
     pub(crate) admission: Admission,
     pub(crate) handover: Handover,
+    pub(crate) budget: Budget,
     pub(crate) trusted: Networks,
     /// Mail is taken only from clients of trusted networks, not even for recipients here (RFC 6409 §4.3).
     pub(crate) trusted_only: bool,
@@ -83,8 +85,8 @@ impl Door {
             key: None,
         };
         let envelope = without_repeats(envelope);
-        let message =
-            span.in_scope(|| Incoming::begin(&self.rules, &source, envelope, id, OffsetDateTime::now_utc()));
+        let (named, share) = ((id, OffsetDateTime::now_utc()), self.budget.share());
+        let message = span.in_scope(|| Incoming::begin(&self.rules, &source, envelope, named, share));
         (message, span)
     }
 

@@ -255,7 +255,8 @@ pub mod submission_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// The same for large content: the first message carries all but the content, the later ones the bytes of the
-        /// raw message in order. Codes as for Submit; nothing is kept unless OK was answered.
+        /// raw message in order. Codes as for Submit, and DEADLINE_EXCEEDED: the next message did not come in time. Nothing is
+        /// kept unless OK was answered.
         pub async fn submit_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -316,7 +317,8 @@ pub mod submission_service_server {
             request: tonic::Request<super::SubmitRequest>,
         ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
         /// The same for large content: the first message carries all but the content, the later ones the bytes of the
-        /// raw message in order. Codes as for Submit; nothing is kept unless OK was answered.
+        /// raw message in order. Codes as for Submit, and DEADLINE_EXCEEDED: the next message did not come in time. Nothing is
+        /// kept unless OK was answered.
         async fn submit_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::SubmitStreamRequest>>,

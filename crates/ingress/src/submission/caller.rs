@@ -12,7 +12,7 @@ use crate::incoming::Source;
 const SCOPE: &str = "submit";
 
 /// A caller who may submit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) source: Source,
     /// Within which its idempotency keys are its own.

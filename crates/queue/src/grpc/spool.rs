@@ -11,9 +11,9 @@ use posthorn_api::mail::v1 as wire;
 use posthorn_api::spool::v1::spool_service_server::SpoolService;
 use posthorn_api::spool::v1::{
     AcceptEnd, AcceptItem, AcceptRequest, AcceptResponse, AcceptResult, AcceptStart, AcceptStreamRequest,
-    AcceptStreamResponse, Accepted, HeldRequest, HeldResponse, KeyConflict, ReadContentRequest,
-    ReadContentResponse, Repeated, SettleRequest, SettleResponse, accept_result::Result as Wire,
-    accept_stream_request::Part,
+    AcceptStreamResponse, Accepted, FindKeyRequest, FindKeyResponse, HeldRequest, HeldResponse, KeyConflict,
+    ReadContentRequest, ReadContentResponse, Repeated, SettleRequest, SettleResponse,
+    accept_result::Result as Wire, accept_stream_request::Part, find_key_response::Result as KeyUse,
 };
 use posthorn_api::{message_id, message_id_bytes};
 use posthorn_content::{CHUNK_BYTES, Upload};
@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::accept::{Accept, Answer, Content, Incoming};
 use crate::error::failed;
 use crate::hub::Hub;
-use crate::spool::{self, NewKey};
+use crate::spool::{self, KnownKey, NewKey};
 
 /// Serves ingress, and whoever reads contents.
 pub(crate) struct Spool {
@@ -88,6 +88,21 @@ impl SpoolService for Spool {
         let id = message_id("message_id", &request.into_inner().message_id)?;
         let kept = spool::insert::settle(&self.hub.pool, id).await.map_err(failed)?;
         Ok(Response::new(SettleResponse { kept }))
+    }
+
+    async fn find_key(&self, request: Request<FindKeyRequest>) -> Result<Response<FindKeyResponse>, Status> {
+        let FindKeyRequest { scope, key, digest } = request.into_inner();
+        let names = [(scope, key)];
+        let find = async |connection: &mut PgConnection| spool::insert::known_keys(connection, &names).await;
+        let known = self.hub.standing.with(find).await.map_err(failed)?.into_values().next();
+        let result = known.map(|known| {
+            if known.digest == digest {
+                KeyUse::Repeated(repeated(known))
+            } else {
+                KeyUse::KeyConflict(KeyConflict {})
+            }
+        });
+        Ok(Response::new(FindKeyResponse { result }))
     }
 
     async fn read_content(
@@ -249,14 +264,15 @@ fn refused(status: MailStatus) -> Response<AcceptStreamResponse> {
     Response::new(AcceptStreamResponse { result: Some(encode(Answer::Refused(status))) })
 }
 
+fn repeated(first: KnownKey) -> Repeated {
+    Repeated { message_id: message_id_bytes(first.message_id.into()), answer: Bytes::from(first.answer) }
+}
+
 fn encode(answer: Answer) -> AcceptResult {
     let result = match answer {
         Answer::Unknown => return AcceptResult { result: None },
         Answer::Accepted => Wire::Accepted(Accepted {}),
-        Answer::Repeated(first) => Wire::Repeated(Repeated {
-            message_id: message_id_bytes(first.message_id.into()),
-            answer: Bytes::from(first.answer),
-        }),
+        Answer::Repeated(first) => Wire::Repeated(repeated(first)),
         Answer::KeyConflict => Wire::KeyConflict(KeyConflict {}),
         Answer::Refused(status) => Wire::Refused(status.into()),
     };
