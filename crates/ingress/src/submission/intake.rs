@@ -36,7 +36,7 @@ pub(super) struct Intake<'a> {
 /// What the recipients' verdicts lead to.
 pub(super) enum Begun<'a> {
     /// Some are taken.
-    Message(Intake<'a>),
+    Message(Box<Intake<'a>>),
     Nobody(Nobody<'a>),
 }
 
@@ -89,7 +89,7 @@ impl Submission {
         let (envelope, share) = (without_repeats(envelope), self.budget.share());
         let message = Incoming::begin(&self.rules, &caller.source, envelope, (id, at), share)
             .with_idempotency(idempotency);
-        Ok(Begun::Message(Intake {
+        Ok(Begun::Message(Box::new(Intake {
             handover: &self.handover,
             message,
             answer,
@@ -98,7 +98,7 @@ impl Submission {
             eight_bit: false,
             size_limit: self.message_size,
             piece: Vec::new(),
-        }))
+        })))
     }
 }
 
