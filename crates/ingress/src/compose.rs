@@ -104,7 +104,12 @@ fn headers(out: &mut String, headers: &[Header]) -> Result<(), Status> {
         if SINGLE.iter().any(is) && seen.contains(&name.to_ascii_lowercase()) {
             return Err(wrong("may stand only once"));
         }
-        check_text(&format!("message.headers[{at}].value"), &header.value)?;
+        let value = format!("message.headers[{at}].value");
+        check_text(&value, &header.value)?;
+        // What a header of the caller's own means is not known: an encoded word might change it (RFC 2047 §5).
+        if fields::is_plain(&header.value) && !fields::fits(name, &header.value) {
+            return Err(invalid(value, "has a word too long for a line of 998 octets (RFC 5322 §2.1.1)"));
+        }
         fields::text(out, name, &header.value);
         seen.push(name.to_ascii_lowercase());
     }

@@ -59,6 +59,8 @@ pub struct Limits {
     pub message_size: ByteSize,
     /// Octets of its header section.
     pub header_size: ByteSize,
+    /// Octets of all messages that are in memory on their way in.
+    pub buffered: ByteSize,
     /// Recipients of a transaction.
     pub recipients: usize,
     /// Received lines before a loop is declared.
@@ -131,6 +133,11 @@ impl Config {
             (limits.errors == 0, "limits.errors", "must not be 0"),
             (limits.commands == 0, "limits.commands", "must not be 0"),
             (limits.transactions == 0, "limits.transactions", "must not be 0"),
+            (
+                octets(limits.buffered) < MESSAGE_LIMIT.max(whole.saturating_mul(2)),
+                "limits.buffered",
+                "must be 64MiB at least, and twice handover.inline and twice limits.header_size",
+            ),
             (handover.calls == 0, "handover.calls", "must not be 0"),
             (handover.batch_messages == 0, "handover.batch_messages", "must not be 0"),
             (
@@ -213,6 +220,7 @@ mod tests {
             ("postmaster", "nobody"),
             ("limits.recipients", "0"),
             ("limits.errors", "0"),
+            ("limits.buffered", "1MiB"),
             ("handover.batch_size", "60MiB"),
             ("handover.waiting", "1MiB"),
         ] {

@@ -46,7 +46,7 @@ pub(crate) enum NotKept {
     NoFrom,
     /// The idempotency key came with another request before.
     KeyConflict,
-    /// It has no room.
+    /// It has no room, or there is none on the way to it.
     Full,
     /// It is away, or says that its store is.
     Away,
@@ -63,7 +63,7 @@ impl NotKept {
             Self::Refused(status) => status,
             Self::NoFrom => Status::new(554, EnhancedStatus::new(5, 6, 0), "The message has no From"),
             Self::Full => {
-                Status::new(452, EnhancedStatus::new(4, 3, 1), "The queue is full, try again later")
+                Status::new(452, EnhancedStatus::new(4, 3, 1), "There is no room for it now, try again later")
             }
             // SMTP has no idempotency keys; should one conflict all the same, it is no fault of the client.
             Self::Away | Self::KeyConflict => Status::new(
@@ -128,6 +128,23 @@ impl Handover {
             return Err(NotKept::Away);
         }
         answered.await.unwrap_or(Err(NotKept::Unknown))
+    }
+
+    /// What was answered when this idempotency key came first; `None`: it is new.
+    pub(crate) async fn first_answer(&self, key: wire::FindKeyRequest) -> Result<Option<Bytes>, NotKept> {
+        use wire::find_key_response::Result as KeyUse;
+        let mut queue = self.queue.clone();
+        let answer = tokio::time::timeout(self.timeout, queue.find_key(key)).await;
+        match answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time"))) {
+            Ok(found) => match found.into_inner().result {
+                Some(KeyUse::Repeated(first)) => Ok(Some(first.answer)),
+                Some(KeyUse::KeyConflict(_)) => Err(NotKept::KeyConflict),
+                None => Ok(None),
+            },
+            // A queue of the version before this one (R9).
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Err(status) => Err(failure(&status).of_unfinished()),
+        }
     }
 
     /// Begins to hand over a large message while it still comes in.

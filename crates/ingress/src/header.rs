@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 pub(crate) struct HeaderScan {
     /// Where the first line begins that was not read yet.
     at: usize,
+    /// How far it was searched for its end: a long line that comes octet by octet is not searched again for each.
+    searched: usize,
     /// Where the section ends: at the empty line, or at the first line that belongs to no field.
     pub(crate) end: Option<usize>,
     /// Received fields (RFC 5321 §6.3).
@@ -21,9 +23,12 @@ impl HeaderScan {
     /// Reads the lines that are complete; `content` is all of the message so far.
     pub(crate) fn read(&mut self, content: &[u8]) {
         while self.end.is_none() {
-            let rest = &content[self.at..];
-            let Some(length) = rest.iter().position(|b| *b == b'\n') else { return };
-            self.line(&rest[..=length]);
+            let from = self.at.max(self.searched);
+            let Some(length) = memchr::memchr(b'\n', &content[from..]) else {
+                self.searched = content.len();
+                return;
+            };
+            self.line(&content[self.at..=from + length]);
         }
     }
 
@@ -127,6 +132,17 @@ mod tests {
             );
             assert_eq!(scan.end, Some(48));
         }
+    }
+
+    #[test]
+    fn nothing_is_searched_twice() {
+        let mut scan = HeaderScan::default();
+        for content in [&b"Subject: a"[..], b"Subject: a long", b"Subject: a long line\r"] {
+            scan.read(content);
+            assert_eq!((scan.at, scan.searched), (0, content.len()));
+        }
+        scan.read(b"Subject: a long line\r\nTo");
+        assert_eq!((scan.at, scan.searched), (22, 24));
     }
 
     #[test]

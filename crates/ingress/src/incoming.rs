@@ -9,6 +9,7 @@ use posthorn_api::{message_id_bytes, timestamp};
 use posthorn_mail::{Body, EnhancedStatus, Envelope, MessageId, Status};
 use time::OffsetDateTime;
 
+use crate::budget::Share;
 use crate::handover::{Handover, Kept, NotKept};
 use crate::header::HeaderScan;
 use crate::received::{Received, date};
@@ -59,6 +60,8 @@ pub(crate) struct Incoming {
     at: OffsetDateTime,
     /// The Received line, and what came after it and was not sent yet.
     buffer: BytesMut,
+    /// What the buffer takes of the memory.
+    share: Share,
     /// How much of the buffer is the Received line.
     trace: usize,
     header: HeaderScan,
@@ -75,8 +78,8 @@ impl Incoming {
         rules: &Rules,
         source: &Source,
         envelope: Envelope,
-        id: MessageId,
-        at: OffsetDateTime,
+        (id, at): (MessageId, OffsetDateTime),
+        share: Share,
     ) -> Self {
         let received = Received {
             from: source.helo.as_deref(),
@@ -98,6 +101,7 @@ impl Incoming {
             at,
             trace: buffer.len(),
             buffer,
+            share,
             header: HeaderScan::default(),
             upload: None,
             size: 0,
@@ -127,6 +131,9 @@ impl Incoming {
             return;
         }
         self.size += piece.len() as u64;
+        if self.share.hold(self.buffer.len() + piece.len()).is_err() {
+            return self.refuse(NotKept::Full);
+        }
         self.buffer.extend_from_slice(piece);
         if self.upload.is_none() {
             self.header.read(&self.buffer[self.trace..]);
@@ -183,6 +190,7 @@ impl Incoming {
     fn refuse(&mut self, reason: NotKept) {
         self.refused = Some(reason);
         self.buffer = BytesMut::new();
+        self.share.give_back();
         self.upload = None;
     }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod admission;
+mod budget;
 mod compose;
 mod config;
 mod handover;
@@ -23,7 +24,7 @@ pub use config::{Config, DEFAULTS, Handover, Limits, Smtp};
 
 use crate::incoming::Rules;
 use crate::session::Door;
-use crate::submission::Submission;
+use crate::submission::{Doorman, Submission};
 
 /// The most that is sent or taken in one gRPC message; a large message comes and goes in chunks.
 pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
@@ -44,13 +45,16 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         completes,
         wants_from: false,
     };
-    let door = |name, completes| {
+    let budget = budget::Budget::new(config::octets(config.limits.buffered));
+    let door = |name, is_submission| {
         Arc::new(Door {
             name,
             admission: admission.clone(),
             handover: handover.clone(),
+            budget: budget.clone(),
             trusted: config.trusted_networks.clone(),
-            rules: rules(completes),
+            trusted_only: is_submission,
+            rules: rules(is_submission),
         })
     };
     let gate = Gate::new(config.limits.connections, config.limits.connections_per_client);
@@ -67,18 +71,21 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
             }));
         }
     }
-    let submissions = Submission {
+    let submission = Arc::new(Submission {
         admission,
         handover,
+        budget,
         trusted: config.trusted_networks.clone(),
         rules: Rules { wants_from: true, ..rules(true) },
         message_size: config.limits.message_size.as_u64(),
         recipients: config.limits.recipients,
-    };
-    let submissions = SubmissionServiceServer::new(submissions)
+        part_timeout: config.limits.data_timeout,
+        stream_timeout: config.limits.session_timeout,
+    });
+    let submissions = SubmissionServiceServer::from_arc(Arc::clone(&submission))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
-    let grpc = Grpc::new(posthorn_api::DESCRIPTORS).with(submissions);
+    let grpc = Grpc::new(posthorn_api::DESCRIPTORS).with(Doorman::before(submissions, submission));
     let served = grpc.serve(&config.listen, &process).await;
     process.shutdown.cancel();
     while doors.join_next().await.is_some() {}

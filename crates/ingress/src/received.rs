@@ -39,7 +39,11 @@ impl Received<'_> {
 
     fn write(&self, line: &mut String, client: &Host) -> std::fmt::Result {
         match self.from {
-            Some(from) => write!(line, "Received: from {from} ({client})\r\n")?,
+            Some(from) if from.parse::<Host>().is_ok() => {
+                write!(line, "Received: from {from} ({client})\r\n")?;
+            }
+            // RFC 5321 §4.4: only a name of a host can stand there.
+            Some(from) => write!(line, "Received: from {client} ({})\r\n", comment(from))?,
             None => write!(line, "Received: from {client}\r\n")?,
         }
         write!(line, "\tby {} with {} id {}", self.by, self.protocol, self.id)?;
@@ -51,6 +55,19 @@ impl Received<'_> {
         }
         write!(line, ";\r\n\t{}\r\n", date(self.at))
     }
+}
+
+/// A word in a comment (RFC 5322 §3.2.2): nothing of it ends the comment, or the line.
+fn comment(word: &str) -> String {
+    let mut text = String::with_capacity(word.len());
+    for c in word.chars() {
+        match c {
+            '(' | ')' | '\\' => text.extend(['\\', c]),
+            '!'..='~' => text.push(c),
+            _ => text.push('?'),
+        }
+    }
+    text
 }
 
 /// A date as RFC 5322 §3.3 wants it.
@@ -75,9 +92,13 @@ mod tests {
     use super::*;
 
     fn line(client: &str, recipients: &[&str], tls: Option<&str>) -> String {
+        line_of("client.example", client, recipients, tls)
+    }
+
+    fn line_of(from: &str, client: &str, recipients: &[&str], tls: Option<&str>) -> String {
         let recipients: Vec<_> = recipients.iter().map(|r| Recipient::new(r.parse().unwrap())).collect();
         Received {
-            from: Some("client.example"),
+            from: Some(from),
             client: client.parse().unwrap(),
             by: "mx.example.test",
             protocol: "ESMTP",
@@ -98,6 +119,19 @@ mod tests {
              \tfor <alice@example.test>;\r\n\
              \tMon, 23 Nov 2026 20:40:00 +0000\r\n"
         );
+    }
+
+    #[test]
+    fn a_client_that_is_called_what_no_host_is_stands_in_a_comment() {
+        for (name, wanted) in [
+            ("[192.0.2.7]", "from [192.0.2.7] ([192.0.2.1])\r\n"),
+            ("my!pc", "from [192.0.2.1] (my!pc)\r\n"),
+            ("x)(y\\", "from [192.0.2.1] (x\\)\\(y\\\\)\r\n"),
+            ("a\r\nX: b", "from [192.0.2.1] (a??X:?b)\r\n"),
+        ] {
+            let line = line_of(name, "192.0.2.1", &[], None);
+            assert!(line.starts_with(&format!("Received: {wanted}\tby ")), "{line}");
+        }
     }
 
     #[test]

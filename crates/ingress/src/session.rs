@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tracing::{Instrument as _, Span};
 
 use crate::admission::{Admission, Away};
+use crate::budget::Budget;
 use crate::handover::{Handover, Kept, queued_as};
 use crate::incoming::{Incoming, Rules, Source};
 use crate::received::protocol;
@@ -22,7 +23,10 @@ pub(crate) struct Door {
     pub(crate) name: &'static str,
     pub(crate) admission: Admission,
     pub(crate) handover: Handover,
+    pub(crate) budget: Budget,
     pub(crate) trusted: Networks,
+    /// Mail is taken only from clients of trusted networks, not even for recipients here (RFC 6409 §4.3).
+    pub(crate) trusted_only: bool,
     pub(crate) rules: Rules,
 }
 
@@ -34,6 +38,9 @@ impl Door {
         metrics::counter!("posthorn_ingress_connections_total", "door" => self.name).increment(1);
         metrics::gauge!("posthorn_ingress_connections", "door" => self.name).increment(1);
         tracing::debug!(%client, door = self.name, may_relay, "connected");
+        if self.trusted_only && !may_relay {
+            connection.want_authentication();
+        }
         let mut message: Option<(Incoming, Span)> = None;
         while let Some(event) = connection.next().await {
             match event {
@@ -78,8 +85,8 @@ impl Door {
             key: None,
         };
         let envelope = without_repeats(envelope);
-        let message =
-            span.in_scope(|| Incoming::begin(&self.rules, &source, envelope, id, OffsetDateTime::now_utc()));
+        let (named, share) = ((id, OffsetDateTime::now_utc()), self.budget.share());
+        let message = span.in_scope(|| Incoming::begin(&self.rules, &source, envelope, named, share));
         (message, span)
     }
 

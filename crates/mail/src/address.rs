@@ -5,14 +5,24 @@ use std::str::FromStr;
 
 use crate::{Domain, DomainError, Host};
 
+/// The longest local part. RFC 5321 §4.5.3.1.1 promises senders no more than 64 octets, and §4.5.3.1 asks servers to
+/// take more: VERP and SRS put a whole address of another into it. With the longest domain, a path is twice as long
+/// as §4.5.3.1.3 has it.
+const LOCAL_LIMIT: usize = 255;
+
 /// A mailbox, `local@domain` (RFC 5321 §4.1.2; UTF-8 in the local part as RFC 6531 allows).
 ///
 /// The local part is kept as it means, without quotes: `"a b"@x` and `a\ b@x` are not told apart. Its case is kept;
 /// whoever looks it up folds it.
+///
+/// Real mailboxes have dots where a dot-string has none (`a..b@x`, `a.@x`). They are taken, as by other servers, and
+/// written as they came: the quotes that they should have are unknown to the servers that gave such names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     local: Box<str>,
     host: Host,
+    /// It came without quotes, with dots that would need them.
+    stray_dots: bool,
 }
 
 /// Why a text is no address.
@@ -21,11 +31,11 @@ pub enum AddressError {
     /// There is no `@`.
     #[error("the address has no domain")]
     NoDomain,
-    /// The local part is empty, or neither a dot-string nor a quoted string.
+    /// The local part is empty, or neither atoms with dots nor a quoted string.
     #[error("the local part is malformed")]
     Local,
-    /// RFC 5321 §4.5.3.1.1.
-    #[error("the local part is longer than 64 octets")]
+    /// Longer than 255 octets.
+    #[error("the local part is longer than 255 octets")]
     LocalTooLong,
     /// What stands after the `@` is no domain.
     #[error(transparent)]
@@ -38,10 +48,10 @@ impl Address {
         if local.is_empty() || local.chars().any(char::is_control) {
             return Err(AddressError::Local);
         }
-        if local.len() > 64 {
+        if local.len() > LOCAL_LIMIT {
             return Err(AddressError::LocalTooLong);
         }
-        Ok(Self { local: local.into(), host })
+        Ok(Self { local: local.into(), host, stray_dots: false })
     }
 
     /// The local part as it means, without quotes.
@@ -75,22 +85,27 @@ impl FromStr for Address {
             (local, rest.strip_prefix('@').ok_or(AddressError::NoDomain)?)
         } else {
             let (local, host) = text.rsplit_once('@').ok_or(AddressError::NoDomain)?;
-            if !is_dot_string(local) {
+            if !is_atoms_with_dots(local) {
                 return Err(AddressError::Local);
             }
             (local.to_owned(), host)
         };
-        if local.len() > 64 {
+        if local.len() > LOCAL_LIMIT {
             return Err(AddressError::LocalTooLong);
         }
-        let host: Host = host.parse()?;
-        Self::new(&local, host)
+        let stray_dots = !text.starts_with('"') && !is_dot_string(&local);
+        Ok(Self { stray_dots, ..Self::new(&local, host.parse()?)? })
     }
 }
 
 /// RFC 5321 §4.1.2 Dot-string; RFC 6531 §3.3 adds all of UTF-8 that is not ASCII.
 fn is_dot_string(local: &str) -> bool {
     !local.is_empty() && local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// A dot-string, but with dots anywhere.
+fn is_atoms_with_dots(local: &str) -> bool {
+    local.chars().all(|c| c == '.' || is_atext(c)) && local.chars().any(is_atext)
 }
 
 fn is_atext(c: char) -> bool {
@@ -117,7 +132,7 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 impl fmt::Display for Address {
     /// As it stands in MAIL and RCPT: quoted where it must be.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_dot_string(&self.local) {
+        if self.stray_dots || is_dot_string(&self.local) {
             return write!(f, "{}@{}", self.local, self.host);
         }
         f.write_str("\"")?;
@@ -185,6 +200,10 @@ mod tests {
             ("\"plain\"@example.net", "plain", "plain@example.net"),
             ("\"a\\\"b\"@example.net", "a\"b", "\"a\\\"b\"@example.net"),
             ("\"a@b\"@example.net", "a@b", "\"a@b\"@example.net"),
+            ("a..b@example.net", "a..b", "a..b@example.net"),
+            ("a.@example.net", "a.", "a.@example.net"),
+            (".a@example.net", ".a", ".a@example.net"),
+            ("\"a..b\"@example.net", "a..b", "\"a..b\"@example.net"),
             ("a@[192.0.2.1]", "a", "a@[192.0.2.1]"),
             ("jürgen@bücher.example", "jürgen", "jürgen@xn--bcher-kva.example"),
         ] {
@@ -198,8 +217,7 @@ mod tests {
         for (text, why) in [
             ("alice", AddressError::NoDomain),
             ("@example.net", AddressError::Local),
-            ("a..b@example.net", AddressError::Local),
-            (".a@example.net", AddressError::Local),
+            ("..@example.net", AddressError::Local),
             ("a b@example.net", AddressError::Local),
             ("a<b@example.net", AddressError::Local),
             ("\"a@example.net", AddressError::Local),
@@ -211,10 +229,26 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>(), Err(why), "{text}");
         }
-        assert_eq!(format!("{}@x", "a".repeat(65)).parse::<Address>(), Err(AddressError::LocalTooLong));
+        assert_eq!(format!("{}@x", "a".repeat(256)).parse::<Address>(), Err(AddressError::LocalTooLong));
+    }
+
+    /// RFC 5321 §4.5.3.1: what others make (VERP, SRS) may be longer than what we would.
+    #[test]
+    fn local_parts_of_others_may_be_long() {
+        let text = format!("bounces+{}=example.org@lists.example.net", "a".repeat(200));
+        assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
     }
 
     proptest::proptest! {
+        #[test]
+        fn what_was_parsed_parses_to_itself(
+            text in r#"("[ -~ä]{0,8}"|[a-zä.+"]{0,8})@(([xX][nN]--)?[a-zA-Z0-9ä]{0,6}[.]?){1,3}"#,
+        ) {
+            if let Ok(address) = text.parse::<Address>() {
+                proptest::prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address));
+            }
+        }
+
         #[test]
         fn what_is_shown_parses_to_the_same(local in "[ -~äß]{1,30}") {
             let address = Address::new(&local, "example.net".parse().unwrap()).unwrap();

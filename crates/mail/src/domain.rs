@@ -47,11 +47,13 @@ impl FromStr for Domain {
         if text.is_empty() {
             return Err(DomainError::Empty);
         }
+        // Lower case first: `XN--` begins an A-label as `xn--` does (RFC 5890 §2.3.1).
+        let text = text.to_ascii_lowercase();
         // The common case costs no table look-ups.
         let name = if text.is_ascii() && !text.contains("xn--") {
-            text.to_ascii_lowercase()
+            text
         } else {
-            idna::domain_to_ascii(text).map_err(|_| DomainError::Label)?
+            idna::domain_to_ascii(&text).map_err(|_| DomainError::Label)?
         };
         if name.len() > 253 || name.split('.').any(|label| label.len() > 63) {
             return Err(DomainError::TooLong);
@@ -144,6 +146,10 @@ mod tests {
             ("a..b", Err(DomainError::Label)),
             ("-a.b", Err(DomainError::Label)),
             ("a b.c", Err(DomainError::Label)),
+            ("XN--BCHER-KVA.example", Ok("xn--bcher-kva.example")),
+            // No A-label: it stands for nothing.
+            ("xn--a.example", Err(DomainError::Label)),
+            ("XN--A.example", Err(DomainError::Label)),
         ] {
             assert_eq!(
                 text.parse::<Domain>().as_ref().map(Domain::as_str),
@@ -153,6 +159,18 @@ mod tests {
         }
         let long = format!("{}.example", "a".repeat(64));
         assert_eq!(long.parse::<Domain>(), Err(DomainError::TooLong));
+    }
+
+    proptest::proptest! {
+        /// What one service takes, all others read: a domain travels as its text.
+        #[test]
+        fn what_was_parsed_parses_to_itself(
+            text in r"(([xX][nN]--)?[-a-zA-Z0-9_äÄßｘＸ用]{0,8}[.。．]?){1,4}",
+        ) {
+            if let Ok(domain) = text.parse::<Domain>() {
+                proptest::prop_assert_eq!(domain.to_string().parse::<Domain>(), Ok(domain));
+            }
+        }
     }
 
     #[test]

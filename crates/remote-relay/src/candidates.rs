@@ -64,24 +64,38 @@ fn may_connect(ip: IpAddr, private_too: bool) -> bool {
     }
 }
 
-/// RFC 1918, RFC 6598 (shared), RFC 3927 (link-local), loopback, "this network", and what is reserved.
+/// RFC 1918, RFC 6598 (shared), RFC 3927 (link-local), loopback, "this network", RFC 6890 (protocol assignments), RFC
+/// 2544 (benchmarks), and what is reserved.
 fn is_private_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, ..] = ip.octets();
+    let [a, b, c, _] = ip.octets();
     ip.is_loopback()
         || ip.is_private()
         || ip.is_link_local()
         || a == 0
         || a >= 240
         || (a == 100 && (64..128).contains(&b))
+        || (a, b, c) == (192, 0, 0)
+        || (a == 198 && (18..20).contains(&b))
 }
 
-/// Loopback, RFC 4193 (unique local), RFC 4291 (link-local, the old site-local), and IPv4 written as IPv6.
+/// Loopback, RFC 4193 (unique local), RFC 4291 (link-local, the old site-local), and what leads to a private IPv4.
 fn is_private_v6(ip: Ipv6Addr) -> bool {
     ip.is_loopback()
         || ip.is_unique_local()
         || ip.is_unicast_link_local()
         || (ip.segments()[0] & 0xffc0) == 0xfec0
-        || ip.to_ipv4().is_some_and(is_private_v4)
+        || within(ip).is_some_and(is_private_v4)
+}
+
+/// The IPv4 address that an IPv6 address leads to: `::ffff:a.b.c.d` and `::a.b.c.d` (RFC 4291 §2.5.5), NAT64's
+/// `64:ff9b::a.b.c.d` (RFC 6052 §2.1), 6to4's `2002:ab:cd::` (RFC 3056 §2).
+fn within(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        [0x2002, high, low, ..] => Some(v4(high, low)),
+        _ => ip.to_ipv4(),
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +155,13 @@ mod tests {
             "fec0::1",
             "::ffff:127.0.0.1",
             "::127.0.0.1",
+            "192.0.0.8",
+            "198.18.0.1",
+            "198.19.255.255",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "2002:a00:1::1",
+            "2002:7f00:1::",
         ] {
             let of = hosts(&[("a", &[address], 0)]);
             let refused = chosen(&of, &config(&[])).unwrap_err();
@@ -150,6 +171,10 @@ mod tests {
         for address in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1"] {
             let of = hosts(&[("a", &[address], 0)]);
             assert!(chosen(&of, &config(&[("relay.allow_private_destinations", "true")])).is_err());
+        }
+        for address in ["192.0.1.1", "198.20.0.1", "64:ff9b::192.0.2.1", "2002:c000:201::1", "2001:db8::1"] {
+            let of = hosts(&[("a", &[address], 0)]);
+            assert!(chosen(&of, &config(&[])).is_ok(), "{address}");
         }
         // One that is public suffices.
         let of = hosts(&[("a", &["10.0.0.1", "192.0.2.1"], 0)]);

@@ -130,18 +130,27 @@ impl Courier {
         let in_hand = trip.held.as_ref().map(|(address, _)| *address);
         let first = shipment.servers.iter().filter(|server| Some(server.address) == in_hand);
         let then = shipment.servers.iter().filter(|server| Some(server.address) != in_hand);
+        let mut detour = false;
         for server in first.chain(then) {
             if self.cut.is_cancelled() {
                 break;
+            }
+            if attempt.open_for(&server.host).is_empty() {
+                continue;
             }
             if let Some((status, remote)) = trip.down.get(&server.address) {
                 attempt.unavailable(status.clone(), remote.clone());
                 continue;
             }
+            detour |= attempt.has_put_off();
             match self.visit(item, shipment, server, &mut attempt, trip).await {
                 Visit::Ended => break,
                 Visit::NextServer => {}
             }
+        }
+        if detour {
+            // The next message begins with the best host again, which has refused nothing of it yet.
+            self.put_back(trip);
         }
         attempt.finish(&stopping())
     }
@@ -165,7 +174,7 @@ impl Courier {
                     Err(error) => return unreachable(server, &error, attempt, trip),
                 },
             };
-            let then = self.hand_over(item, shipment, &mut held, attempt).await;
+            let then = self.hand_over(item, shipment, server, &mut held, attempt).await;
             let remote = held.connection.remote().clone();
             let alive = held.connection.is_usable();
             if alive && held.messages < self.config.reuse.messages {
@@ -174,7 +183,7 @@ impl Courier {
                 self.pool.close(held);
             }
             // It had been idle, and the server lost patience: that says nothing of the server.
-            let stale = reused && !alive && then != Then::Done;
+            let stale = reused && !alive && attempt.trouble().is_some() && then != Then::Done;
             if let Some(status) = attempt.trouble().filter(|_| !alive && !stale) {
                 trip.unfinished(server.address, status, remote);
             }
@@ -221,10 +230,12 @@ impl Courier {
         &self,
         item: &Item,
         shipment: &Shipment,
+        server: &Candidate,
         held: &mut Held,
         attempt: &mut Attempt,
     ) -> Then {
-        let remote = held.connection.remote().clone();
+        // The connection may have been opened for another name of the same address.
+        let remote = RemoteServer { host: server.host.clone(), ..held.connection.remote().clone() };
         let fitted = match self.spool.fit(item, held.connection.capabilities()).await {
             Ok(fitted) => fitted,
             Err(status) => {
@@ -233,7 +244,7 @@ impl Courier {
             }
         };
         loop {
-            let mut places = attempt.open();
+            let mut places = attempt.open_for(&remote.host);
             places.truncate(self.config.max_recipients);
             let transaction = transaction(item, shipment, &places, &fitted);
             let content = self.spool.content(item, &fitted);

@@ -28,11 +28,13 @@ pub fn decode(xtext: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The value of an upper-case hexadecimal digit, the only kind that xtext has.
+/// The value of a hexadecimal digit. xtext has them in upper case; some clients write lower case, and other servers
+/// take it.
 fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'A'..=b'F' => Some(byte - b'A' + 10),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
     }
 }
@@ -56,9 +58,14 @@ mod tests {
 
     #[test]
     fn what_is_no_xtext_is_refused() {
-        for text in ["a b", "a=b", "+", "+4", "+4g", "+4a", "+ZZ", "a\r", "+FF"] {
+        for text in ["a b", "a=b", "+", "+4", "+4g", "+ZZ", "a\r", "+FF"] {
             assert_eq!(decode(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn lower_case_is_taken() {
+        assert_eq!(decode("a+2bb+3Dc").as_deref(), Some("a+b=c"));
     }
 
     proptest::proptest! {

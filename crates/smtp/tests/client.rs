@@ -9,9 +9,9 @@
 //! - `> from=a@example.net to=b@example.org,c@example.org size=100`: a transaction begins; also `body=8bit`,
 //!   `body=binary`, `headers=utf8`, `ret=hdrs`, `envid=x`, `notify=success`, `orcpt=rfc822;x`. `> quit`: QUIT is asked
 //!   for. `> content lost`: the content cannot be read.
-//! - `= b@example.org delivered 250 2.0.0 ok`: what became of a recipient; `delivered+dsn`, `refused`, `next-server`,
-//!   `next-transaction`, `uncertain`.
-//! - `starttls`, `own-name mx.example`: settings, at the top. `#`: a comment.
+//! - `= b@example.org delivered 250 2.0.0 ok`: what became of a recipient; `delivered+dsn`, `refused`, `no-content`,
+//!   `next-server`, `next-transaction`, `uncertain`.
+//! - `starttls`, `hostname localhost`, `own-name mx.example`: settings, at the top. `#`: a comment.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
@@ -115,6 +115,7 @@ impl Run {
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             match line.split_once(' ') {
                 None if line == "starttls" => settings.starttls = true,
+                Some(("hostname", name)) => settings.hostname = name.to_owned(),
                 Some(("own-name", name)) => settings.own_names.push(name.to_owned()),
                 _ => lines.push(line.to_owned()),
             }
@@ -223,6 +224,7 @@ fn show(answer: &Answer) -> String {
         Answer::Delivered { status, dsn_passed_on: false } => format!("delivered {status}"),
         Answer::Delivered { status, dsn_passed_on: true } => format!("delivered+dsn {status}"),
         Answer::Refused(status) => format!("refused {status}"),
+        Answer::NoContent(status) => format!("no-content {status}"),
         Answer::NextServer(status) => format!("next-server {status}"),
         Answer::NextTransaction => "next-transaction".to_owned(),
         Answer::Uncertain(status) => format!("uncertain {status}"),

@@ -141,6 +141,35 @@ pub struct SettleResponse {
     pub kept: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindKeyRequest {
+    #[prost(string, tag = "1")]
+    pub scope: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// SHA-256 of the caller's request.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub digest: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindKeyResponse {
+    /// None: the key was not used.
+    #[prost(oneof = "find_key_response::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<find_key_response::Result>,
+}
+/// Nested message and enum types in `FindKeyResponse`.
+pub mod find_key_response {
+    /// None: the key was not used.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        /// With the same digest: this is the first call's answer.
+        #[prost(message, tag = "1")]
+        Repeated(super::Repeated),
+        /// With another digest.
+        #[prost(message, tag = "2")]
+        KeyConflict(super::KeyConflict),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadContentRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub message_id: ::prost::bytes::Bytes,
@@ -255,7 +284,7 @@ pub mod spool_service_client {
             self
         }
         /// Takes over messages whose content is in the request: what arrived at the caller while its last call was under
-        /// way. An item's answer is its own.
+        /// way. An item's answer is its own, also when it cannot be read.
         ///
         /// Called by ingress. Repeating it is harmless: the message's id says that it is the same. A caller that heard no
         /// answer hands an item over again with `repeated` set.
@@ -289,6 +318,7 @@ pub mod spool_service_client {
         ///
         /// Called by ingress. A caller that heard no answer to the end does not repeat it, but asks by Settle. Codes as for
         /// Accept; INVALID_ARGUMENT also for parts out of order, or a size other than that of the chunks.
+        /// ABORTED: the next part did not come in time.
         pub async fn accept_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -340,6 +370,34 @@ pub mod spool_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "Settle"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells whether an idempotency key was used before, and what was answered then.
+        ///
+        /// Called by ingress when it would refuse a request that has a key: what was answered first holds. Reads only:
+        /// repeating it is harmless.
+        pub async fn find_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FindKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FindKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/posthorn.spool.v1.SpoolService/FindKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "FindKey"));
             self.inner.unary(req, path, codec).await
         }
         /// Reads the content of a message in chunks.
@@ -413,7 +471,7 @@ pub mod spool_service_server {
     #[async_trait]
     pub trait SpoolService: std::marker::Send + std::marker::Sync + 'static {
         /// Takes over messages whose content is in the request: what arrived at the caller while its last call was under
-        /// way. An item's answer is its own.
+        /// way. An item's answer is its own, also when it cannot be read.
         ///
         /// Called by ingress. Repeating it is harmless: the message's id says that it is the same. A caller that heard no
         /// answer hands an item over again with `repeated` set.
@@ -430,6 +488,7 @@ pub mod spool_service_server {
         ///
         /// Called by ingress. A caller that heard no answer to the end does not repeat it, but asks by Settle. Codes as for
         /// Accept; INVALID_ARGUMENT also for parts out of order, or a size other than that of the chunks.
+        /// ABORTED: the next part did not come in time.
         async fn accept_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AcceptStreamRequest>>,
@@ -445,6 +504,14 @@ pub mod spool_service_server {
             &self,
             request: tonic::Request<super::SettleRequest>,
         ) -> std::result::Result<tonic::Response<super::SettleResponse>, tonic::Status>;
+        /// Tells whether an idempotency key was used before, and what was answered then.
+        ///
+        /// Called by ingress when it would refuse a request that has a key: what was answered first holds. Reads only:
+        /// repeating it is harmless.
+        async fn find_key(
+            &self,
+            request: tonic::Request<super::FindKeyRequest>,
+        ) -> std::result::Result<tonic::Response<super::FindKeyResponse>, tonic::Status>;
         /// Server streaming response type for the ReadContent method.
         type ReadContentStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ReadContentResponse, tonic::Status>,
@@ -671,6 +738,51 @@ pub mod spool_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SettleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/posthorn.spool.v1.SpoolService/FindKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct FindKeySvc<T: SpoolService>(pub Arc<T>);
+                    impl<
+                        T: SpoolService,
+                    > tonic::server::UnaryService<super::FindKeyRequest>
+                    for FindKeySvc<T> {
+                        type Response = super::FindKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FindKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SpoolService>::find_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FindKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

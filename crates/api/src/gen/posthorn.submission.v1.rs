@@ -264,7 +264,8 @@ pub mod submission_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// The same for large content: the first message carries all but the content, the later ones the bytes of the
-        /// raw message in order. Callers, repetition and codes are those of Submit. A stream that is cut leaves nothing.
+        /// raw message in order. Callers, repetition and codes are those of Submit. A stream that is cut leaves
+        /// nothing. DEADLINE_EXCEEDED: the next message did not come in time.
         pub async fn submit_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -333,7 +334,8 @@ pub mod submission_service_server {
             request: tonic::Request<super::SubmitRequest>,
         ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
         /// The same for large content: the first message carries all but the content, the later ones the bytes of the
-        /// raw message in order. Callers, repetition and codes are those of Submit. A stream that is cut leaves nothing.
+        /// raw message in order. Callers, repetition and codes are those of Submit. A stream that is cut leaves
+        /// nothing. DEADLINE_EXCEEDED: the next message did not come in time.
         async fn submit_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::SubmitStreamRequest>>,

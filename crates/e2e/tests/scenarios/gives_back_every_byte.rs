@@ -72,6 +72,7 @@ async fn of_forty_megabytes() -> Result<()> {
     let mut sent = Sent::new();
     sent.insert(by_data(&posthorn, &large).await?, ("40 MB by DATA".into(), large.clone()));
     sent.insert(by_bdat(&posthorn, &large, 1 << 20, false).await?, ("40 MB by BDAT".into(), large.clone()));
+    sent.insert(by_submit(&posthorn, &large).await?, ("40 MB by Submit".into(), large.clone()));
     sent.insert(by_stream(&posthorn, &large, 256 << 10).await?, ("40 MB by SubmitStream".into(), large));
     check(&posthorn, &sent).await
 }
@@ -127,18 +128,16 @@ fn is_complete(content: &[u8]) -> bool {
     parsed.is_some_and(|message| message.date().is_some() && message.message_id().is_some())
 }
 
-/// An attachment as mail clients write it: lines of 76 characters.
+/// An attachment of 40,000,000 octets as mail clients write it: 55 MB in base64, 57 octets a line of 76 characters.
 fn forty_megabytes() -> Vec<u8> {
     let mut message =
         b"From: Carol <carol@elsewhere.test>\r\nSubject: large\r\nDate: Mon, 23 Nov 2026 09:00:00 +0000\r\n\
-        Message-ID: <large@elsewhere.test>\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        Message-ID: <large@elsewhere.test>\r\nContent-Type: application/octet-stream\r\n\
+        Content-Transfer-Encoding: base64\r\n\r\n"
             .to_vec();
-    // Not the same line again and again: a piece that is lost or comes twice must show.
-    for number in 0.. {
+    // Not the same line again and again: a piece that is lost or comes twice must show. Digits are base64, too.
+    for number in 0..40_000_000_u32.div_ceil(57) {
         message.extend_from_slice(format!("{number:0>76}\r\n").as_bytes());
-        if message.len() > 40_000_000 {
-            break;
-        }
     }
     message
 }

@@ -8,21 +8,30 @@ use super::Named;
 
 /// RFC 5322 §2.1.1 and RFC 2047 §2: how long a line should be at most.
 const LINE: usize = 76;
+/// RFC 5322 §2.1.1: how long a line may be.
+const LONGEST_LINE: usize = 998;
 /// `=?utf-8?B?` and `?=`.
 const WORD_FRAME: usize = 12;
 /// Octets that an encoded word of 75 characters can carry.
 const WORD: usize = 45;
 
-/// Writes a field of free text.
+/// Writes a field of free text. A word that fits on no line is encoded, as what is not ASCII is.
 pub(super) fn text(out: &mut String, name: &str, value: &str) {
     write!(out, "{name}: ").expect("a String takes all that is written to it");
     let value = value.trim();
-    if is_plain(value) {
+    if is_plain(value) && fits(name, value) {
         fold(out, name.len() + 2, value);
     } else {
         encoded_words(out, name.len() + 2, value);
     }
     out.push_str("\r\n");
+}
+
+/// Whether lines can hold a field of plain text: what has no blank is not folded.
+pub(super) fn fits(name: &str, value: &str) -> bool {
+    let mut lines = format!("{name}: ");
+    fold(&mut lines, name.len() + 2, value.trim());
+    lines.split("\r\n").all(|line| line.len() <= LONGEST_LINE)
 }
 
 /// Writes a field of mailboxes; none at all where there is none.
@@ -69,7 +78,9 @@ fn mailbox_text(mailbox: &Named) -> String {
         }
         text.push('"');
     }
-    write!(text, " <{address}>").expect("a String takes all that is written to it");
+    // The longest name and the longest address together are longer than a line may be.
+    let blank = if text.len() > LINE { "\r\n " } else { " " };
+    write!(text, "{blank}<{address}>").expect("a String takes all that is written to it");
     text
 }
 
@@ -79,7 +90,7 @@ fn is_atext(byte: u8) -> bool {
 }
 
 /// Text that stands for itself: ASCII, and nothing that a reader would take for an encoded word.
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     text.is_ascii() && !text.contains("=?")
 }
 

@@ -77,6 +77,33 @@ fn all_parts_come_back() {
     assert_eq!(logo.contents(), message.attachments[1].content);
 }
 
+/// RFC 5322 §2.1.1.
+#[test]
+fn no_line_is_longer_than_998_octets() {
+    let address = |domain: &str| format!("{}@{}.example", "l".repeat(255), [domain; 30].join("."));
+    let message = StructuredMessage {
+        from: Some(mailbox(&"\"".repeat(255), &address("sixoct"))),
+        to: vec![mailbox(&"n".repeat(255), &address("others")), mailbox(&"ü".repeat(255), "a@b.example")],
+        subject: ["x".repeat(5_000), "y".repeat(2_000)].join(" "),
+        text: "t".repeat(5_000),
+        html: "h".repeat(5_000),
+        headers: vec![Header { name: "X-Tag".into(), value: vec!["v".repeat(900); 3].join(" ") }],
+        ..simple()
+    };
+    let bytes = compose(&message).unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    assert!(text.split("\r\n").all(|line| line.len() <= 998), "{text}");
+    let parsed = MessageParser::new().parse(&bytes).unwrap();
+    assert_eq!(parsed.subject(), Some(message.subject.as_str()));
+    let from = parsed.from().unwrap().first().unwrap();
+    assert_eq!(
+        (from.name(), from.address()),
+        (Some("\"".repeat(255).as_str()), Some(address("sixoct").as_str()))
+    );
+    let to: Vec<_> = parsed.to().unwrap().iter().map(|to| to.name().unwrap().chars().count()).collect();
+    assert_eq!(to, [255, 255]);
+}
+
 #[test]
 fn what_could_end_a_header_is_refused_by_name() {
     let evil = "x\r\nBcc: victim@example.org";
@@ -98,6 +125,10 @@ fn what_could_end_a_header_is_refused_by_name() {
         (StructuredMessage { to: vec![mailbox("", "nobody")], ..simple() }, "message.to[0].address"),
         (StructuredMessage { headers: header("X-A", evil), ..simple() }, "message.headers[0].value"),
         (StructuredMessage { headers: header("X-A: b\r\nBcc", "x"), ..simple() }, "message.headers[0].name"),
+        (
+            StructuredMessage { headers: header("X-A", &"x".repeat(1000)), ..simple() },
+            "message.headers[0].value",
+        ),
         (StructuredMessage { headers: header("", "x"), ..simple() }, "message.headers[0].name"),
         (StructuredMessage { headers: header("BCC", "x"), ..simple() }, "message.headers[0].name"),
         (StructuredMessage { headers: header("Content-Type", "x"), ..simple() }, "message.headers[0].name"),

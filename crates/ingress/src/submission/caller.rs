@@ -9,7 +9,7 @@ use super::Submission;
 use crate::incoming::Source;
 
 /// A caller who may submit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) source: Source,
     /// Within which its idempotency keys are its own.

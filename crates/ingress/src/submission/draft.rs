@@ -4,6 +4,7 @@ use posthorn_api::error::invalid;
 use posthorn_api::mail::v1 as wire_mail;
 use posthorn_api::submission::v1::StructuredMessage;
 use posthorn_mail::{Address, Body, Envelope, Recipient, ReversePath};
+use posthorn_smtp::xtext;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
@@ -93,20 +94,75 @@ fn is_ascii_local(address: &str) -> bool {
     address.rsplit_once('@').is_none_or(|(local, _)| local.is_ascii())
 }
 
-/// What goes into the headers of notices must not end them.
+/// The longest ENVID and ORCPT, as they go over the wire: in xtext (RFC 3461 §4.4, §4.2).
+const ENVELOPE_ID_LIMIT: usize = 100;
+const ORIGINAL_RECIPIENT_LIMIT: usize = 500;
+
+/// What goes into the headers of notices must not end them, and what goes into MAIL and RCPT must fit.
 fn check_notices(envelope: &Envelope) -> Result<(), Status> {
-    let is_text = |text: &str| !text.chars().any(char::is_control);
-    if !envelope.envelope_id.as_deref().is_none_or(|id| is_text(id) && id.is_ascii() && id.len() <= 100) {
-        return Err(invalid("envelope.envelope_id", "is not at most 100 characters of printable ASCII"));
+    if let Some(id) = envelope.envelope_id.as_deref() {
+        check_notice("envelope.envelope_id", id, ENVELOPE_ID_LIMIT)?;
+        if !id.is_ascii() {
+            return Err(invalid("envelope.envelope_id", "is not ASCII"));
+        }
     }
     for (at, recipient) in envelope.recipients.iter().enumerate() {
-        let original = recipient.original_recipient.as_deref();
-        if !original
-            .is_none_or(|original| is_text(original) && original.contains(';') && original.len() <= 500)
-        {
+        if let Some(original) = recipient.original_recipient.as_deref() {
             let field = format!("envelope.recipients[{at}].original_recipient");
-            return Err(invalid(field, "is not of the form rfc822;address"));
+            check_notice(&field, original, ORIGINAL_RECIPIENT_LIMIT)?;
+            if !original.contains(';') {
+                return Err(invalid(field, "is not of the form rfc822;address"));
+            }
         }
     }
     Ok(())
+}
+
+fn check_notice(field: &str, text: &str, longest: usize) -> Result<(), Status> {
+    if text.chars().any(char::is_control) {
+        return Err(invalid(field, "has a control character"));
+    }
+    if xtext::encode(text).len() > longest {
+        return Err(invalid(field, format!("is longer than {longest} octets in xtext (RFC 3461 §4)")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 3461 §4.2, §4.4: what counts is what goes over the wire, three octets for each `+`, `=` and blank.
+    #[test]
+    fn what_dsn_carries_is_measured_as_it_is_sent() {
+        let check = |id: &str, original: &str| {
+            let recipients = vec![Recipient::new("a@b.example".parse().unwrap())];
+            let mut envelope = Envelope::new(ReversePath::Null, recipients);
+            envelope.envelope_id = Some(id.to_owned());
+            envelope.recipients[0].original_recipient = Some(original.to_owned());
+            check_notices(&envelope).map_err(|status| status.message().to_owned())
+        };
+        let original = |count| format!("rfc822;{}", "+".repeat(count));
+        assert_eq!(check(&"x".repeat(100), &original(164)), Ok(()));
+        assert_eq!(check(&"+".repeat(33), &original(0)), Ok(()));
+        for (id, original, wanted) in [
+            ("x".repeat(101), original(1), "envelope.envelope_id: is longer than 100 octets"),
+            ("+".repeat(34), original(1), "envelope.envelope_id: is longer than 100 octets"),
+            ("é".to_owned(), original(1), "envelope.envelope_id: is not ASCII"),
+            ("a\nb".to_owned(), original(1), "envelope.envelope_id: has a control character"),
+            (
+                "x".to_owned(),
+                original(165),
+                "envelope.recipients[0].original_recipient: is longer than 500 octets",
+            ),
+            (
+                "x".to_owned(),
+                "a@b".to_owned(),
+                "envelope.recipients[0].original_recipient: is not of the form",
+            ),
+        ] {
+            let refused = check(&id, &original).unwrap_err();
+            assert!(refused.starts_with(wanted), "{refused}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use posthorn_api::error::{invalid, status};
 use posthorn_api::key;
-use posthorn_api::spool::v1::Idempotency;
+use posthorn_api::spool::v1::{FindKeyRequest, Idempotency};
 use posthorn_api::submission::v1 as wire;
 use posthorn_api::timestamp;
 use posthorn_mail::{Address, Body, EnhancedStatus, MessageId, Recipient, Status as Reply};
@@ -34,9 +34,27 @@ pub(super) struct Intake<'a> {
     piece: Vec<u8>,
 }
 
+/// What the recipients' verdicts lead to.
+pub(super) enum Begun<'a> {
+    /// Some are taken.
+    Message(Box<Intake<'a>>),
+    Nobody(Nobody<'a>),
+}
+
+/// No recipient is taken. If the request has an idempotency key, it may have been answered before, when they were: that
+/// answer holds.
+pub(super) struct Nobody<'a> {
+    handover: &'a Handover,
+    refusal: Status,
+    scope: String,
+    /// Empty: none.
+    key: String,
+    digest: Sha256,
+}
+
 impl Submission {
     /// Asks about the recipients, and begins the message for those that are taken.
-    pub(super) async fn begin(&self, caller: Caller, draft: Draft) -> Result<Intake<'_>, Status> {
+    pub(super) async fn begin(&self, caller: Caller, draft: Draft) -> Result<Begun<'_>, Status> {
         let Draft { mut envelope, authors, key, form, digest } = draft;
         if envelope.recipients.len() > self.recipients {
             return Err(invalid("envelope.recipients", format!("there are more than {}", self.recipients)));
@@ -49,7 +67,8 @@ impl Submission {
         }
         let recipients: Vec<_> = envelope.recipients.iter().zip(&verdicts).map(recipient_result).collect();
         if verdicts.iter().all(Result::is_err) {
-            return Err(nobody(&recipients));
+            let (handover, refusal, scope) = (&self.handover, nobody(&recipients), caller.key_scope);
+            return Ok(Begun::Nobody(Nobody { handover, refusal, scope, key, digest }));
         }
         let mut taken = verdicts.iter().map(Result::is_ok);
         envelope.recipients.retain(|_| taken.next().unwrap_or(false));
@@ -69,9 +88,10 @@ impl Submission {
         if envelope.body == Body::SevenBit && envelope.smtputf8 {
             envelope.body = Body::EightBitMime;
         }
-        let message = Incoming::begin(&self.rules, &caller.source, without_repeats(envelope), id, at)
+        let (envelope, share) = (without_repeats(envelope), self.budget.share());
+        let message = Incoming::begin(&self.rules, &caller.source, envelope, (id, at), share)
             .with_idempotency(idempotency);
-        Ok(Intake {
+        Ok(Begun::Message(Box::new(Intake {
             handover: &self.handover,
             message,
             answer,
@@ -80,7 +100,33 @@ impl Submission {
             eight_bit: false,
             size_limit: self.message_size,
             piece: Vec::new(),
-        })
+        })))
+    }
+}
+
+impl Nobody<'_> {
+    /// Whether the rest of the request is wanted, to tell whether it is one that came before.
+    pub(super) fn wants_content(&self) -> bool {
+        !self.key.is_empty()
+    }
+
+    /// Takes the next piece of the content.
+    pub(super) fn add(&mut self, piece: &[u8]) {
+        self.digest.update(piece);
+    }
+
+    /// The first answer, if there was one; or why no recipient is taken.
+    pub(super) async fn finish(self) -> Result<wire::SubmitResponse, Status> {
+        if self.key.is_empty() {
+            return Err(self.refusal);
+        }
+        let digest = Bytes::copy_from_slice(&self.digest.finalize());
+        let key = FindKeyRequest { scope: self.scope, key: self.key, digest };
+        match self.handover.first_answer(key).await {
+            Ok(Some(answer)) => first_answer(&answer),
+            Ok(None) => Err(self.refusal),
+            Err(reason) => Err(refusal(reason)),
+        }
     }
 }
 

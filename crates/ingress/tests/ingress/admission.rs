@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
+use posthorn_testkit::smtp_client::SmtpClient;
 
 use crate::world::{World, check};
 
@@ -26,6 +27,19 @@ async fn relaying_is_for_the_trusted_alone() -> Result<()> {
     let mut client = world.client().await;
     client.expect("MAIL FROM:<alice@example.test>", 250).await?;
     check(&client.command("RCPT TO:<bob@example.net>").await?, 250, "2.1.5")?;
+    Ok(())
+}
+
+/// RFC 6409 §4.3: submission is for those we know, whoever the recipient is.
+#[tokio::test]
+async fn submission_is_for_the_trusted_alone() -> Result<()> {
+    let world = World::start().await;
+    let (mut stranger, _) = SmtpClient::connect_from("127.0.1.1".parse()?, world.submission).await?;
+    stranger.expect("EHLO client.example", 250).await?;
+    check(&stranger.command("MAIL FROM:<bob@example.net>").await?, 530, "5.7.0 Authentication required")?;
+    let (mut client, _) = SmtpClient::connect(world.submission).await?;
+    client.expect("EHLO client.example", 250).await?;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
     Ok(())
 }
 

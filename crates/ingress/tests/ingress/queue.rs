@@ -54,6 +54,7 @@ struct Kept {
     keys: HashMap<(String, String), (Vec<u8>, Vec<u8>)>,
     /// How many messages came in each call.
     batches: Vec<usize>,
+    begun: usize,
     cut: usize,
 }
 
@@ -79,6 +80,11 @@ impl PlayedQueue {
 
     pub(crate) fn batches(&self) -> Vec<usize> {
         self.kept.lock().unwrap().batches.clone()
+    }
+
+    /// Streams that have begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.kept.lock().unwrap().begun
     }
 
     /// Streams that ended without their end.
@@ -178,6 +184,7 @@ impl SpoolService for PlayedQueue {
             };
             match part {
                 Part::Start(start) => {
+                    self.kept.lock().unwrap().begun += 1;
                     message = Some(Message { start, content: Vec::new(), streamed: true });
                 }
                 Part::Chunk(chunk) => {
@@ -220,6 +227,25 @@ impl SpoolService for PlayedQueue {
         let id = request.into_inner().message_id;
         let kept = self.messages().iter().any(|message| message.start.message_id == id);
         Ok(Response::new(wire::SettleResponse { kept }))
+    }
+
+    async fn find_key(
+        &self,
+        request: Request<wire::FindKeyRequest>,
+    ) -> Result<Response<wire::FindKeyResponse>, Status> {
+        use wire::find_key_response::Result as KeyUse;
+        self.check_mood()?;
+        let wire::FindKeyRequest { scope, key, digest } = request.into_inner();
+        let kept = self.kept.lock().unwrap();
+        let result = kept.keys.get(&(scope, key)).map(|(first, answer)| {
+            if *first == digest {
+                let answer = answer.clone().into();
+                KeyUse::Repeated(wire::Repeated { message_id: Default::default(), answer })
+            } else {
+                KeyUse::KeyConflict(wire::KeyConflict {})
+            }
+        });
+        Ok(Response::new(wire::FindKeyResponse { result }))
     }
 
     async fn held(&self, _: Request<wire::HeldRequest>) -> Result<Response<wire::HeldResponse>, Status> {

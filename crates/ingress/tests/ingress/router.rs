@@ -14,6 +14,8 @@ use tonic::{Request, Response, Status};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PlayedRouter {
     pub(crate) away: Arc<AtomicBool>,
+    /// Nobody is there any more.
+    pub(crate) deserted: Arc<AtomicBool>,
 }
 
 #[tonic::async_trait]
@@ -25,7 +27,10 @@ impl RoutingService for PlayedRouter {
         if self.away.load(Ordering::SeqCst) {
             return Err(Status::unavailable("the directory is away"));
         }
-        let results = request.into_inner().recipients.iter().map(|recipient| verdict(recipient)).collect();
+        let deserted = self.deserted.load(Ordering::SeqCst);
+        let name = |recipient: &String| if deserted { "unknown@example.test" } else { recipient }.to_owned();
+        let recipients = request.into_inner().recipients;
+        let results = recipients.iter().map(|recipient| verdict(&name(recipient))).collect();
         Ok(Response::new(wire::VerifyResponse { results }))
     }
 

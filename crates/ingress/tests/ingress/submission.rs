@@ -11,11 +11,13 @@ use posthorn_api::submission::v1::submission_service_client::SubmissionServiceCl
 use posthorn_api::submission::v1::submit_request::Content;
 use posthorn_api::submission::v1::submit_stream_request::Part;
 use posthorn_mail::MessageId;
+use posthorn_testkit::wait::until;
+use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 use crate::queue::Mood;
-use crate::world::World;
+use crate::world::{PATIENCE, World, check};
 
 type Client = SubmissionServiceClient<Channel>;
 
@@ -142,6 +144,43 @@ async fn the_same_key_gives_the_same_answer() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_key_gives_the_first_answer_when_the_recipients_are_gone() -> Result<()> {
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    let with_key = |key: &str, body: &str| wire::SubmitRequest {
+        idempotency_key: key.into(),
+        ..raw(format!("From: bob@example.net\r\n\r\n{body}\r\n"))
+    };
+    let stream = |key: &str, body: &str| {
+        let start = wire::SubmitStreamStart {
+            envelope: envelope("", &["alice@example.test"]),
+            idempotency_key: key.into(),
+        };
+        let content = format!("From: bob@example.net\r\n\r\n{body}\r\n");
+        let parts = [Part::Start(start), Part::Chunk(content.into())];
+        tokio_stream::iter(parts.map(|part| wire::SubmitStreamRequest { part: Some(part) }))
+    };
+    let first = client.submit(with_key("k1", "x")).await?.into_inner();
+    let first_stream = client.submit_stream(stream("k2", "x")).await?.into_inner();
+    world.router.deserted.store(true, Ordering::SeqCst);
+    assert_eq!(client.submit(with_key("k1", "x")).await?.into_inner(), first);
+    assert_eq!(client.submit_stream(stream("k2", "x")).await?.into_inner(), first_stream);
+    for (code, refused) in [
+        (Code::AlreadyExists, client.submit(with_key("k1", "y")).await.unwrap_err()),
+        (Code::AlreadyExists, client.submit_stream(stream("k2", "y")).await.unwrap_err()),
+        (Code::FailedPrecondition, client.submit(with_key("k3", "x")).await.unwrap_err()),
+        (Code::FailedPrecondition, client.submit(with_key("", "x")).await.unwrap_err()),
+        (Code::FailedPrecondition, client.submit_stream(stream("", "x")).await.unwrap_err()),
+    ] {
+        assert_eq!(refused.code(), code, "{refused:?}");
+    }
+    world.queue.set(Mood::Away);
+    assert_eq!(client.submit(with_key("k1", "x")).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(world.queue.messages().len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_large_message_comes_as_a_stream() -> Result<()> {
     let world = World::start().await;
     let mut client = client(&world).await;
@@ -169,6 +208,52 @@ async fn a_large_message_comes_as_a_stream() -> Result<()> {
     let other = client.submit_stream(parts(&content[..content.len() - 9])).await;
     assert_eq!(other.unwrap_err().code(), Code::AlreadyExists);
     assert_eq!(world.queue.messages().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_whose_next_part_does_not_come_is_given_up() -> Result<()> {
+    for settings in [[("limits.data_timeout", "200ms")], [("limits.session_timeout", "200ms")]] {
+        let world = World::with(&settings).await;
+        let start = wire::SubmitStreamStart {
+            envelope: envelope("", &["alice@example.test"]),
+            idempotency_key: String::new(),
+        };
+        let content = ["From: bob@example.net\r\n\r\n", &"a line\r\n".repeat(100_000)].concat();
+        let parts = [Part::Start(start), Part::Chunk(content.into())]
+            .map(|part| wire::SubmitStreamRequest { part: Some(part) });
+        let parts = tokio_stream::iter(parts).chain(tokio_stream::pending());
+        let refused = client(&world).await.submit_stream(parts).await.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+        // What has gone to the queue already is given up there, too.
+        until("the stream to be cut", PATIENCE, async || (world.queue.cut() == 1).then_some(())).await;
+        assert!(world.queue.messages().is_empty());
+    }
+    Ok(())
+}
+
+/// R11: what comes in at once is bounded, whoever sends it, and there is room again when it has gone.
+#[tokio::test]
+async fn messages_that_memory_has_no_room_for_are_put_off() -> Result<()> {
+    let settings =
+        [("limits.buffered", "64MiB"), ("limits.message_size", "60MiB"), ("handover.inline", "4MiB")];
+    let world = World::with(&settings).await;
+    let line = format!("{:62}\r\n", "a line");
+    let content = |octets: usize| ["From: bob@example.net\r\n\r\n", &line.repeat(octets / 64)].concat();
+    // A queue that reads nothing holds the message up.
+    world.queue.chunks.forget_permits(1_000_000);
+    let mut first = client(&world).await;
+    let request = raw(content(57 << 20));
+    let first = tokio::spawn(async move { first.submit(request).await });
+    until("the call", PATIENCE, async || (world.queue.begun() == 1).then_some(())).await;
+    let refused = client(&world).await.submit(raw(content(31 << 20))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(posthorn_api::error::reason(&refused).as_deref(), Some("MEMORY_SPENT"));
+    check(&world.send(content(3 << 20).as_bytes()).await?, 452, "4.3.1")?;
+    world.queue.chunks.add_permits(1_000_000);
+    first.await??;
+    client(&world).await.submit(raw(content(31 << 20))).await?;
+    check(&world.send(content(3 << 20).as_bytes()).await?, 250, "2.0.0")?;
     Ok(())
 }
 

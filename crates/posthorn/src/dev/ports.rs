@@ -15,6 +15,9 @@ pub(super) struct Ports {
 /// The highest of the ports below.
 const HIGHEST: u16 = 16379;
 
+/// An attachment of 40 MB has 55 MB in base64. Queue and gRPC take up to 64 MiB.
+const LARGEST_MESSAGE: &str = "60MiB";
+
 impl Ports {
     pub(super) fn new(offset: u16) -> Result<Self> {
         HIGHEST
@@ -76,11 +79,12 @@ impl Ports {
             "[ingress]\nqueue = '{queue}'\nrouter = '{router}'\n\
              [ingress.smtp]\nlisten = ['127.0.0.1:{smtp}']\n\
              [ingress.submission]\nlisten = ['127.0.0.1:{submission}']\n\
-             [ingress.limits]\nconnections_per_client = 1000\n\
+             [ingress.limits]\nconnections_per_client = 1000\nmessage_size = '{LARGEST_MESSAGE}'\n\
              [queue]\nrouter = '{router}'\n[queue.database]\nurl = '{}'\n\
              [queue.redis]\nurl = 'redis://127.0.0.1:{}'\n\
              [router]\nqueue = '{queue}'\npostmaster = 'alice@example.test'\n[router.database]\nurl = '{}'\n\
              [local_delivery]\nqueue = '{queue}'\nrouter = '{router}'\n[local_delivery.database]\nurl = '{}'\n\
+             [local_delivery.mailbox]\nmax_append = '{LARGEST_MESSAGE}'\n\
              [relay]\nqueue = '{queue}'\nrouter = '{router}'\nallow_private_destinations = true\n\
              own_addresses = ['127.0.0.1:{smtp}', '127.0.0.1:{submission}']\n\
              {}",

@@ -1,6 +1,7 @@
 //! `SpoolService`: messages in, bytes out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
@@ -9,10 +10,10 @@ use posthorn_api::error::invalid;
 use posthorn_api::mail::v1 as wire;
 use posthorn_api::spool::v1::spool_service_server::SpoolService;
 use posthorn_api::spool::v1::{
-    AcceptEnd, AcceptRequest, AcceptResponse, AcceptResult, AcceptStart, AcceptStreamRequest,
-    AcceptStreamResponse, Accepted, HeldRequest, HeldResponse, KeyConflict, ReadContentRequest,
-    ReadContentResponse, Repeated, SettleRequest, SettleResponse, accept_result::Result as Wire,
-    accept_stream_request::Part,
+    AcceptEnd, AcceptItem, AcceptRequest, AcceptResponse, AcceptResult, AcceptStart, AcceptStreamRequest,
+    AcceptStreamResponse, Accepted, FindKeyRequest, FindKeyResponse, HeldRequest, HeldResponse, KeyConflict,
+    ReadContentRequest, ReadContentResponse, Repeated, SettleRequest, SettleResponse,
+    accept_result::Result as Wire, accept_stream_request::Part, find_key_response::Result as KeyUse,
 };
 use posthorn_api::{message_id, message_id_bytes};
 use posthorn_content::{CHUNK_BYTES, Upload};
@@ -24,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::accept::{Accept, Answer, Content, Incoming};
 use crate::error::failed;
 use crate::hub::Hub;
-use crate::spool::{self, NewKey};
+use crate::spool::{self, KnownKey, NewKey};
 
 /// Serves ingress, and whoever reads contents.
 pub(crate) struct Spool {
@@ -40,14 +41,18 @@ impl SpoolService for Spool {
         let items = request.into_inner().items;
         let mut results: Vec<Option<AcceptResult>> = Vec::with_capacity(items.len());
         let mut incoming = Vec::with_capacity(items.len());
-        for (at, item) in items.into_iter().enumerate() {
-            let start = item.start.ok_or_else(|| invalid(format!("items[{at}].start"), "is missing"))?;
-            let message = read_start(start, Content::Here(item.content))?;
-            let refused = self.limits(&message);
-            results.push(refused.map(|status| AcceptResult { result: Some(Wire::Refused(status.into())) }));
-            if results[at].is_none() {
-                incoming.push(message);
-            }
+        for item in items {
+            let read = read_item(item).and_then(|message| match self.limits(&message) {
+                None => Ok(message),
+                Some(status) => Err(status),
+            });
+            results.push(match read {
+                Ok(message) => {
+                    incoming.push(message);
+                    None
+                }
+                Err(status) => Some(encode(Answer::Refused(status))),
+            });
         }
         let mut answers = self.accept.accept(incoming).await?.into_iter().map(encode);
         let results = results.into_iter().map(|refused| refused.or_else(|| answers.next()));
@@ -59,7 +64,7 @@ impl SpoolService for Spool {
         request: Request<Streaming<AcceptStreamRequest>>,
     ) -> Result<Response<AcceptStreamResponse>, Status> {
         let mut parts = request.into_inner();
-        let Some(Part::Start(start)) = parts.message().await?.and_then(|first| first.part) else {
+        let Some(Part::Start(start)) = next(&mut parts).await?.and_then(|first| first.part) else {
             return Err(invalid("part", "a message begins with its start"));
         };
         let mut message = read_start(start, Content::Uploaded(0))?;
@@ -85,6 +90,21 @@ impl SpoolService for Spool {
         Ok(Response::new(SettleResponse { kept }))
     }
 
+    async fn find_key(&self, request: Request<FindKeyRequest>) -> Result<Response<FindKeyResponse>, Status> {
+        let FindKeyRequest { scope, key, digest } = request.into_inner();
+        let names = [(scope, key)];
+        let find = async |connection: &mut PgConnection| spool::insert::known_keys(connection, &names).await;
+        let known = self.hub.standing.with(find).await.map_err(failed)?.into_values().next();
+        let result = known.map(|known| {
+            if known.digest == digest {
+                KeyUse::Repeated(repeated(known))
+            } else {
+                KeyUse::KeyConflict(KeyConflict {})
+            }
+        });
+        Ok(Response::new(FindKeyResponse { result }))
+    }
+
     async fn read_content(
         &self,
         request: Request<ReadContentRequest>,
@@ -106,6 +126,16 @@ impl SpoolService for Spool {
     }
 }
 
+/// How long the next part of a message may take. Ingress, which has limits of its own for its clients, sends a chunk
+/// when 256 KiB have come: in this time a client with 600 octets a second has sent them.
+const SILENCE: Duration = Duration::from_secs(450);
+
+/// The next part. A stream that has fallen silent is given up (R11), and with it what came of the message.
+async fn next(parts: &mut Streaming<AcceptStreamRequest>) -> Result<Option<AcceptStreamRequest>, Status> {
+    let late = |_| Status::aborted("the next part of the message did not come in time");
+    tokio::time::timeout(SILENCE, parts.message()).await.map_err(late)?
+}
+
 /// What came of a stream of chunks.
 enum Uploaded {
     Whole(u64, AcceptEnd),
@@ -123,7 +153,7 @@ impl Spool {
         let begin = async |connection: &mut PgConnection| Upload::begin(connection, id).await;
         let mut upload = standing.with(begin).await.map_err(failed)?;
         let mut pending = BytesMut::new();
-        while let Some(part) = parts.message().await? {
+        while let Some(part) = next(parts).await? {
             match part.part {
                 Some(Part::Chunk(chunk)) => pending.extend_from_slice(&chunk),
                 Some(Part::End(end)) => {
@@ -167,6 +197,19 @@ impl Spool {
 
 fn too_large() -> MailStatus {
     MailStatus::new(552, EnhancedStatus::new(5, 3, 4), "the message is too large")
+}
+
+/// An item of a batch. One that cannot be read is refused alone: the others, which came in together with it by chance,
+/// do not suffer for it. Not for good, since a queue of the next version may be able to read it (R9).
+fn read_item(item: AcceptItem) -> Result<Incoming, MailStatus> {
+    let read = item
+        .start
+        .ok_or_else(|| invalid("start", "is missing"))
+        .and_then(|start| read_start(start, Content::Here(item.content)));
+    read.map_err(|error| {
+        tracing::error!(reason = error.message(), "a message was handed in that cannot be read");
+        MailStatus::new(451, EnhancedStatus::new(4, 3, 0), "the queue cannot read the message's envelope")
+    })
 }
 
 fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> {
@@ -221,16 +264,43 @@ fn refused(status: MailStatus) -> Response<AcceptStreamResponse> {
     Response::new(AcceptStreamResponse { result: Some(encode(Answer::Refused(status))) })
 }
 
+fn repeated(first: KnownKey) -> Repeated {
+    Repeated { message_id: message_id_bytes(first.message_id.into()), answer: Bytes::from(first.answer) }
+}
+
 fn encode(answer: Answer) -> AcceptResult {
     let result = match answer {
         Answer::Unknown => return AcceptResult { result: None },
         Answer::Accepted => Wire::Accepted(Accepted {}),
-        Answer::Repeated(first) => Wire::Repeated(Repeated {
-            message_id: message_id_bytes(first.message_id.into()),
-            answer: Bytes::from(first.answer),
-        }),
+        Answer::Repeated(first) => Wire::Repeated(repeated(first)),
         Answer::KeyConflict => Wire::KeyConflict(KeyConflict {}),
         Answer::Refused(status) => Wire::Refused(status.into()),
     };
     AcceptResult { result: Some(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthorn_api::mail::v1::{Envelope, Recipient};
+
+    use super::*;
+
+    fn item(recipient: &str) -> AcceptItem {
+        let recipient = Recipient { address: recipient.to_owned(), ..Recipient::default() };
+        let start = AcceptStart {
+            envelope: Some(Envelope { recipients: vec![recipient], ..Envelope::default() }),
+            message_id: message_id_bytes(MessageId::generate()),
+            ..AcceptStart::default()
+        };
+        AcceptItem { start: Some(start), content: Bytes::new() }
+    }
+
+    #[test]
+    fn an_item_that_cannot_be_read_is_refused_for_now_and_alone() {
+        assert!(read_item(item("alice@example.test")).is_ok());
+        for unreadable in [item("alice"), item("alice@xn--a.example"), AcceptItem::default()] {
+            let refused = read_item(unreadable).unwrap_err();
+            assert_eq!(refused.code(), 451, "{refused}");
+        }
+    }
 }

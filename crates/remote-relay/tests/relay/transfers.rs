@@ -83,6 +83,49 @@ async fn the_next_host_is_tried_where_one_takes_nothing() {
     }
 }
 
+/// RFC 5321 §5.1: whom one host puts off another may take.
+#[tokio::test]
+async fn recipients_that_a_host_puts_off_go_on_to_the_next() {
+    for (rule, the_other_is_taken_at) in [
+        (Rule::at(At::Rcpt).containing("<grey@").replies("450 4.2.0 greylisted"), "mx1.test"),
+        (Rule::at(At::Data).replies("451 4.3.0 not now"), "mx2.test"),
+        (Rule::at(At::EndOfData).replies("451 4.7.1 come back later"), "mx2.test"),
+    ] {
+        let world = World::start(&[]).await;
+        let [first, second] =
+            [server(Script::named("mx1.test").rule(rule)).await, server(Script::named("mx2.test")).await];
+        let hosts = [("mx1.test", first.address()), ("mx2.test", second.address())];
+        world.router.hosts("example.org", &hosts);
+        let (id, item) = item(&["b@example.org", "grey@example.org"], MESSAGE);
+        world.queue.give("t", vec![item]);
+        let taken_at = |host: &str| format!("delivered+dsn 250 2.0.0 taken at {host}");
+        assert_eq!(world.outcomes(id).await, [taken_at(the_other_is_taken_at), taken_at("mx2.test")]);
+        assert_eq!((first.connections(), second.messages().len()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn whom_every_host_puts_off_waits_with_the_last_ones_words() {
+    let world = World::start(&[]).await;
+    let grey = |name: &str, text: &str| Script::named(name).rule(Rule::at(At::Rcpt).replies(text));
+    let first = server(grey("mx1.test", "450 4.2.0 greylisted")).await;
+    let second = server(grey("mx2.test", "451 4.7.1 greylisted too")).await;
+    // Another address of a host that was asked is not asked.
+    let again = server(Script::named("mx1.test")).await;
+    let hosts =
+        [("mx1.test", first.address()), ("mx1.test", again.address()), ("mx2.test", second.address())];
+    world.router.hosts("example.org", &hosts);
+    let (ids, items): (Vec<_>, Vec<_>) = (0..2).map(|_| item(&["b@example.org"], MESSAGE)).unzip();
+    world.queue.give("t", items);
+    for id in ids {
+        assert_eq!(world.outcomes(id).await, ["deferred 451 4.7.1 greylisted too at mx2.test"]);
+    }
+    // Each message begins with the first host, over the connections that there are.
+    assert_eq!((first.connections(), second.connections(), again.connections()), (1, 1, 0));
+    let asked = |server: &SmtpServer| server.lines().iter().filter(|line| line.starts_with("RCPT")).count();
+    assert_eq!((asked(&first), asked(&second)), (2, 2));
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_dot_leaves_no_doubt() {
     let world = World::start(&[]).await;
@@ -201,6 +244,18 @@ async fn tls_is_used_where_it_is_offered_and_done_without_where_it_fails() {
     world.queue.give("t", vec![message]);
     assert_eq!(world.outcomes(id).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
     assert_eq!((server.connections(), server.messages()[0].tls), (2, false));
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_or_closes_at_starttls_gets_its_mail_in_the_clear() {
+    for rule in [Rule::at(At::StartTls).hangs(), Rule::at(At::StartTls).drops()] {
+        let script = Script::named("mx1.test").starttls().rule(rule);
+        let (world, server) = one(script, &[("relay.timeouts.hello", "300ms")]).await;
+        let (id, message) = item(&["b@example.org"], MESSAGE);
+        world.queue.give("t", vec![message]);
+        assert_eq!(world.outcomes(id).await, ["delivered+dsn 250 2.0.0 taken at mx1.test"]);
+        assert_eq!((server.connections(), server.messages()[0].tls), (2, false));
+    }
 }
 
 #[tokio::test]

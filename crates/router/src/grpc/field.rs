@@ -23,9 +23,15 @@ pub(crate) fn optional_address(field: &str, text: &str) -> Result<Option<Address
     if text.is_empty() { Ok(None) } else { posthorn_api::parse_field(field, text).map(Some) }
 }
 
+/// RFC 5321 §4.5.3.1.1: more than this not every server takes. Others' addresses may be longer, ours should not.
+const LONGEST_LOCAL: usize = 64;
+
 /// An address that can be in the directory: one in a domain, not in a literal.
 pub(crate) fn mailbox(field: &str, text: &str) -> Result<MailboxName, Status> {
     let address: Address = posthorn_api::parse_field(field, text)?;
+    if address.local().len() > LONGEST_LOCAL {
+        return Err(invalid(field, format!("has a local part of more than {LONGEST_LOCAL} octets")));
+    }
     MailboxName::of(&address).ok_or_else(|| invalid(field, "ends in an address literal, not in a domain"))
 }
 

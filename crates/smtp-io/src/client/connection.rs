@@ -98,6 +98,11 @@ impl Connection {
                         return Ok(None);
                     }
                 }
+                // Some servers, and what stands before them, offer STARTTLS and fall silent, or close, when it is said.
+                Step::Close(Ending::Lost(why)) if connection.session.is_starting_tls() => {
+                    tracing::debug!(host = target.host, address = %target.address, %why, "lost while starting TLS");
+                    return Ok(None);
+                }
                 Step::Close(ending) => return Err(OpenError::Ended(ending)),
                 step => unreachable!("no transaction was begun: {step:?}"),
             }

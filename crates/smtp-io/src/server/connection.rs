@@ -109,6 +109,11 @@ impl Connection {
         }
     }
 
+    /// MAIL is answered 530, since the client would have to authenticate.
+    pub fn want_authentication(&mut self) {
+        self.session.want_authentication();
+    }
+
     /// The answers to [`Event::Verify`], one a recipient, in order.
     pub fn verified(&mut self, verdicts: impl IntoIterator<Item = Result<(), Status>>) {
         self.session.verified(verdicts);

@@ -203,7 +203,8 @@ impl Exchange {
             (_, 4 | 5) => Answer::Refused(status),
             _ => return Err(OutOfPlace),
         };
-        self.mail_open = false;
+        // RFC 3030 §2: after a chunk that was refused, only RSET brings the server into a known state.
+        self.mail_open = framing(&self.offered) == Framing::Bdat && !reply.is_positive();
         self.phase = Phase::Envelope;
         self.end_open(&answer);
         Ok(())

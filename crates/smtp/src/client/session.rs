@@ -12,7 +12,8 @@ use super::{Answer, Capabilities, Framing, Reply, ReplyReader, Timeouts, Transac
 pub struct Settings {
     /// What to call ourselves in EHLO: a name or an address literal.
     pub hostname: String,
-    /// Further names of ours: a server that greets with one of them, or with `hostname`, is ourselves.
+    /// Further names of ours: a server that greets with one of them, or with `hostname`, is ourselves. Names without a
+    /// domain, and `localhost.localdomain`, are anybody's and do not count.
     pub own_names: Vec<String>,
     /// Use STARTTLS where it is offered.
     pub starttls: bool,
@@ -73,6 +74,8 @@ pub struct Session {
     state: State,
     capabilities: Capabilities,
     encrypted: bool,
+    /// STARTTLS was said, and no EHLO was answered under TLS yet.
+    starting_tls: bool,
     /// A transaction was left open on the server: RSET before the next.
     open_on_server: bool,
     deadline: Instant,
@@ -109,6 +112,7 @@ impl Session {
             state: State::Await(Awaited::Greeting),
             capabilities: Capabilities::default(),
             encrypted: false,
+            starting_tls: false,
             open_on_server: false,
         }
     }
@@ -116,6 +120,11 @@ impl Session {
     /// What the server offers; known once the session was ready.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// Whether TLS is being started: a connection that is lost now may be lost for that.
+    pub fn is_starting_tls(&self) -> bool {
+        self.starting_tls
     }
 
     /// What to do now.
@@ -130,7 +139,7 @@ impl Session {
                 State::Await(awaited) => self.receive(State::Await(awaited), now),
                 State::Transaction(exchange) => self.step_transaction(exchange, now),
                 State::Over(answers, ending) => {
-                    self.state = ending.map_or(State::Ready, State::Closed);
+                    self.state = ending.map_or_else(|| self.ready(), State::Closed);
                     Some(Step::Done(answers))
                 }
                 State::Handshake => {
@@ -210,22 +219,26 @@ impl Session {
             (Awaited::Greeting, 2) => self.greeted(reply),
             (Awaited::Ehlo, 2) => {
                 self.capabilities = Capabilities::of_reply(reply);
-                if self.capabilities.starttls && self.settings.starttls && !self.encrypted {
+                self.starting_tls = self.capabilities.starttls && self.settings.starttls && !self.encrypted;
+                if self.starting_tls {
                     State::Say(b"STARTTLS\r\n".to_vec(), Awaited::StartTls)
                 } else {
-                    State::Ready
+                    self.ready()
                 }
             }
             // RFC 5321 §3.2: an old server; without extensions then.
             (Awaited::Ehlo, 5) => self.hello("HELO", Awaited::Helo),
-            (Awaited::Helo, 2) => State::Ready,
+            (Awaited::Helo, 2) => self.ready(),
             // What comes in the clear behind the 220 would be taken for the encrypted server's words.
             (Awaited::StartTls, 2) if !self.replies.is_empty() => {
                 State::Closed(Ending::Lost(protocol_error("the server spoke before TLS was on".to_owned())))
             }
             (Awaited::StartTls, 2) => State::Handshake,
             // Offered but refused: opportunistic TLS goes on in the clear.
-            (Awaited::StartTls, 4 | 5) => State::Ready,
+            (Awaited::StartTls, 4 | 5) => {
+                self.starting_tls = false;
+                self.ready()
+            }
             (Awaited::Greeting | Awaited::Ehlo | Awaited::Helo, 4 | 5) => {
                 State::Closed(Ending::Refused(reply.status()))
             }
@@ -233,11 +246,20 @@ impl Session {
         }
     }
 
+    /// Every command has its reply. What came beyond them would be taken for the replies to the next transaction, and
+    /// what they say of its recipients be wrong: such a connection is not gone on with.
+    fn ready(&self) -> State {
+        if self.replies.is_empty() {
+            return State::Ready;
+        }
+        State::Closed(Ending::Lost(protocol_error("the server said more than it was asked".to_owned())))
+    }
+
     fn greeted(&self, reply: &Reply) -> State {
         let line = reply.lines().first().map_or("", String::as_str);
         let server = line.split_ascii_whitespace().next().unwrap_or_default();
-        let own = std::iter::once(&self.settings.hostname).chain(&self.settings.own_names);
-        if own.into_iter().any(|name| name.eq_ignore_ascii_case(server)) {
+        let mut own = std::iter::once(&self.settings.hostname).chain(&self.settings.own_names);
+        if tells_hosts_apart(server) && own.any(|name| name.eq_ignore_ascii_case(server)) {
             let text = format!("mail loops back to myself: the server greets as {server}");
             return State::Closed(Ending::Loop(Status::new(554, EnhancedStatus::new(5, 4, 6), text)));
         }
@@ -283,9 +305,12 @@ impl Session {
     /// The content cannot be had or written to its end, through no fault of the server: the recipients get `status`.
     /// The connection must be closed, since the server waits for the rest.
     pub fn content_unavailable(&mut self, status: Status) {
+        self.break_off(&Answer::NoContent(status.clone()), status);
+    }
+
+    fn break_off(&mut self, answer: &Answer, why: Status) {
         if let State::Transaction(exchange) = std::mem::replace(&mut self.state, State::Ready) {
-            let answers = exchange.ended_by(&Answer::Refused(status.clone()));
-            self.state = State::Over(answers, Some(Ending::Lost(status)));
+            self.state = State::Over(exchange.ended_by(answer), Some(Ending::Lost(why)));
         }
     }
 
@@ -323,7 +348,7 @@ impl Session {
             if reply.code() == 421 {
                 return self.end(Ending::Refused(reply.status()));
             }
-            return self.content_unavailable(reply.status());
+            return self.break_off(&Answer::Refused(reply.status()), reply.status());
         }
         let status = unavailable(format!("lost the connection at {}: {why}", self.awaiting()));
         self.end(Ending::Lost(status));
@@ -361,6 +386,13 @@ impl Session {
             State::Ready | State::Over(..) | State::Closed(_) => "rest",
         }
     }
+}
+
+/// Whether a name belongs to one host alone. Any number of servers greet as `localhost`, or by a name without a domain:
+/// one that does so as we do is not ourselves for that.
+fn tells_hosts_apart(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name.contains('.') && !name.eq_ignore_ascii_case("localhost.localdomain")
 }
 
 /// RFC 3463 §3.5: a bad connection.

@@ -25,8 +25,11 @@ pub enum Answer {
         /// The server knows DSN and was told what the sender wants to hear.
         dsn_passed_on: bool,
     },
-    /// The server does not take it (4yz: not now), or what it offers does not suffice for the message.
+    /// The server does not take it (4yz: not now, another server of the destination may), or what it offers does not
+    /// suffice for the message.
     Refused(Status),
+    /// The content could not be had. No server is to blame.
+    NoContent(Status),
     /// The server can take nothing at present; another server of the destination may. Nothing was transferred.
     NextServer(Status),
     /// The server takes no more recipients in one transaction: to be tried in another one, on this connection.

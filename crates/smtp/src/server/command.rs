@@ -65,10 +65,15 @@ impl Verb {
     }
 }
 
-/// The name that a client gives in HELO or EHLO, as it gave it.
+/// The longest name that a client may give itself (RFC 5321 §4.5.3.1.2).
+const LONGEST_NAME: usize = 255;
+
+/// The name that a client gives in HELO or EHLO, as it gave it. Any word is taken, as by other servers: many clients
+/// call themselves what no host may be called, and no mail is better for being refused for it.
 pub(super) fn helo(argument: &str) -> Result<String, Status> {
     // A name in UTF-8 would have to come as A-labels (RFC 6531 §3.7.1).
-    if argument.is_ascii() && argument.parse::<Host>().is_ok() {
+    let is_word = !argument.is_empty() && argument.bytes().all(|b| b.is_ascii_graphic());
+    if is_word && argument.len() <= LONGEST_NAME {
         return Ok(argument.to_owned());
     }
     Err(syntax("Syntax: EHLO hostname or [address]"))

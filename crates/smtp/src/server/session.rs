@@ -68,6 +68,8 @@ pub struct Session {
     state: State,
     client: Option<Client>,
     secured: bool,
+    /// No mail is taken from the client: it would have to say who it is.
+    unknown: bool,
     /// The shell was told of a message's beginning and not yet of its end.
     open: bool,
     /// The last reply is written: nothing more is read.
@@ -132,6 +134,7 @@ impl Session {
             state: State::Ready,
             client: None,
             secured: false,
+            unknown: false,
             open: false,
             ending: false,
             draining: false,
@@ -139,6 +142,11 @@ impl Session {
             started: now,
             waiting: None,
         }
+    }
+
+    /// The client is one that would have to authenticate before MAIL (RFC 6409 §4.3), for which there is no way yet.
+    pub fn want_authentication(&mut self) {
+        self.unknown = true;
     }
 
     /// Where to put what the client sends, at [`Step::Read`].
@@ -304,12 +312,19 @@ impl Session {
         self.draining = true;
     }
 
+    /// Writes a reply.
+    fn tell(&mut self, status: &Status) {
+        if !self.ending {
+            reply::write(&mut self.output, status.code(), Some(status.enhanced()), status.text());
+        }
+    }
+
     /// Writes a reply and counts it if it is a refusal.
     fn answer(&mut self, status: &Status) {
         if self.ending {
             return;
         }
-        reply::write(&mut self.output, status.code(), Some(status.enhanced()), status.text());
+        self.tell(status);
         if status.code() == 421 {
             self.ending = true;
         } else if status.code() >= 400 {

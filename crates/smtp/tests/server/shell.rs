@@ -55,6 +55,10 @@ impl Shell {
         }
     }
 
+    pub(crate) fn want_authentication(&mut self) {
+        self.session.want_authentication();
+    }
+
     pub(crate) fn shut_down(&mut self) {
         self.session.shut_down();
         self.go_on();

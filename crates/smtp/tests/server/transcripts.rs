@@ -2,7 +2,7 @@
 //!
 //! A file has cases (`== title`). In a case: `! name value` changes a setting; `C: text` is a line of the client,
 //! `C< text` bytes without a line end, `+5m` time that passes, `~ shutdown` and `~ hangup` what happens to the server
-//! and to the connection; `S: ` a reply and `E: ` what the session wants done, which must come just so. Of the answer
+//! and to the connection, `~ stranger` a client that would have to authenticate; `S: ` a reply and `E: ` what the session wants done, which must come just so. Of the answer
 //! to EHLO only the last line is written, unless the title ends in `in full`.
 
 use std::fs;
@@ -41,6 +41,9 @@ fn play(case: &str) -> String {
         set(&mut settings, line);
     }
     let mut shell = Shell::new(settings);
+    if case.lines().any(|line| line == "~ stranger") {
+        shell.want_authentication();
+    }
     let mut transcript = Vec::new();
     let in_full = case.lines().next().is_some_and(|title| title.ends_with("in full"));
     for line in case.lines() {
@@ -62,6 +65,8 @@ fn play(case: &str) -> String {
             shell.shut_down();
         } else if line == "~ hangup" {
             shell.hang_up();
+        } else if line == "~ stranger" {
+            // It was one from the start.
         } else {
             assert!(line.is_empty() || line.starts_with(['!', '=', '#']), "what is this: {line}");
         }

@@ -20,7 +20,7 @@ use posthorn_api::work::v1::{Batch, Item, ItemRecipient, LocalTarget};
 use posthorn_local_delivery::Config;
 use posthorn_mail::MessageId;
 use posthorn_service::{Channel, Process};
-use posthorn_testkit::stores;
+use posthorn_testkit::{stores, wait};
 use sqlx::PgPool;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;

@@ -193,6 +193,13 @@ impl SpoolService for Spool {
         Err(Status::unimplemented("not for local-delivery"))
     }
 
+    async fn find_key(
+        &self,
+        _: Request<api_spool::FindKeyRequest>,
+    ) -> Result<Response<api_spool::FindKeyResponse>, Status> {
+        Err(Status::unimplemented("not for local-delivery"))
+    }
+
     async fn held(
         &self,
         request: Request<api_spool::HeldRequest>,

@@ -211,6 +211,13 @@ impl SpoolService for Queue {
         Err(Status::unimplemented("not for the relay"))
     }
 
+    async fn find_key(
+        &self,
+        _: Request<spool::FindKeyRequest>,
+    ) -> Result<Response<spool::FindKeyResponse>, Status> {
+        Err(Status::unimplemented("not for the relay"))
+    }
+
     async fn held(&self, _: Request<spool::HeldRequest>) -> Result<Response<spool::HeldResponse>, Status> {
         Err(Status::unimplemented("not for the relay"))
     }

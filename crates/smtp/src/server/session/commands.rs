@@ -99,6 +99,11 @@ impl Session {
         if !matches!(state, State::Ready) {
             return self.refuse(state, &out_of_order("A transaction is under way"));
         }
+        if self.unknown {
+            // RFC 6409 §4.3; the reply is RFC 4954 §6's.
+            let refusal = Status::new(530, EnhancedStatus::new(5, 7, 0), "Authentication required");
+            return self.refuse(state, &refusal);
+        }
         if self.tally.transactions >= self.settings.transactions {
             self.close_with(EnhancedStatus::new(4, 7, 0), "Too many transactions");
             return None;
@@ -119,9 +124,11 @@ impl Session {
         };
         transaction.tried = true;
         if transaction.recipients() >= self.settings.recipients {
-            // RFC 5321 §4.5.3.1.10.
-            let refusal = Status::new(452, EnhancedStatus::new(4, 5, 3), "Too many recipients");
-            return self.refuse(State::Envelope(transaction), &refusal);
+            // RFC 5321 §4.5.3.1.10: the client goes on with those that were taken, and then with the rest. That it
+            // named them all at once is no error of its: the limit of commands bounds what it may.
+            self.tell(&Status::new(452, EnhancedStatus::new(4, 5, 3), "Too many recipients"));
+            self.state = State::Envelope(transaction);
+            return None;
         }
         let mut asked = match transaction.rcpt(argument, &self.settings) {
             Ok(recipient) => vec![recipient],
@@ -168,7 +175,12 @@ impl Session {
     fn bdat(&mut self, state: State, argument: &str) -> Option<Step> {
         let (size, last) = match command::chunk(argument) {
             Ok(chunk) => chunk,
-            Err(refusal) => return self.refuse(state, &refusal),
+            // How much content follows cannot be known, and it must not be taken for commands.
+            Err(refusal) => {
+                self.refuse(state, &refusal);
+                self.ending = true;
+                return None;
+            }
         };
         match state {
             State::Envelope(transaction) if transaction.recipients() > 0 => {
