@@ -900,9 +900,10 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// The address takes no more mail, and its mailbox can no longer be opened. What is in the mailbox is not deleted: it
-        /// stays in the store of local-delivery, where an account made later with the same address does not find it. Mail that
-        /// was routed to the account before goes there, too. NOT_FOUND: there is no such account.
+        /// The address takes no more mail, and its mailbox can no longer be opened. The mailbox is removed,
+        /// with all that is in it, after `local_delivery.collect.accounts_grace` (7 days); an account made later with the same
+        /// address does not find it. Mail that was routed to the account before goes there, too. NOT_FOUND: there is no such
+        /// account.
         pub async fn delete_account(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteAccountRequest>,
@@ -1498,9 +1499,10 @@ pub mod directory_service_server {
             tonic::Response<super::ListAccountsResponse>,
             tonic::Status,
         >;
-        /// The address takes no more mail, and its mailbox can no longer be opened. What is in the mailbox is not deleted: it
-        /// stays in the store of local-delivery, where an account made later with the same address does not find it. Mail that
-        /// was routed to the account before goes there, too. NOT_FOUND: there is no such account.
+        /// The address takes no more mail, and its mailbox can no longer be opened. The mailbox is removed,
+        /// with all that is in it, after `local_delivery.collect.accounts_grace` (7 days); an account made later with the same
+        /// address does not find it. Mail that was routed to the account before goes there, too. NOT_FOUND: there is no such
+        /// account.
         async fn delete_account(
             &self,
             request: tonic::Request<super::DeleteAccountRequest>,

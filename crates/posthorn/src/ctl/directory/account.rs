@@ -46,9 +46,10 @@ pub(crate) enum Account {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Delete an account; its mail stays in the store
+    /// Delete an account; its mailbox is removed days later
     ///
-    /// The address takes no more mail, and its mailbox can no longer be opened. What is in the mailbox is not deleted.
+    /// The address takes no more mail, and its mailbox can no longer be opened. It is removed, with all that is in it, after
+    /// `local_delivery.collect.accounts_grace`.
     Delete { address: String },
 }
 
