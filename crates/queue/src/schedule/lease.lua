@@ -41,25 +41,52 @@ local function empty(lane)
   redis.call('ZREM', lanes, lane)
 end
 
+-- How often each of the popped items was leased without an outcome.
+local function counts(popped)
+  local keys = {}
+  for i = 1, #popped, 2 do
+    keys[#keys + 1] = key_of(popped[i])
+  end
+  local entries = redis.call('HMGET', lease, unpack(keys))
+  for i, entry in ipairs(entries) do
+    entries[i] = entry and string.byte(entry, 18) or 0
+  end
+  return entries
+end
+
+-- How many of the popped items go together: what was leased twice without an outcome goes alone, lest what kills its
+-- workers takes others with it.
+local function together(before)
+  for i, count in ipairs(before) do
+    if count >= 2 then return math.max(i - 1, 1) end
+  end
+  return #before
+end
+
 local function grant(lane, popped)
   local token = ARGV[4] .. lane .. ARGV[5]
   local answer, leased = { 'batch', token }, {}
-  for i = 1, #popped, 2 do
-    local member = popped[i]
-    local key = key_of(member)
-    local entry = redis.call('HGET', lease, key)
-    local count = math.min((entry and string.byte(entry, 18) or 0) + 1, 255)
-    redis.call('HSET', lease, key, token .. string.char(count) .. flow_of(member))
-    redis.call('ZADD', due, until_, member)
-    leased[#leased + 1] = member
-    answer[#answer + 1] = member
-    answer[#answer + 1] = count
+  local before = counts(popped)
+  local most_together = together(before)
+  for i, without in ipairs(before) do
+    local member, place = popped[i * 2 - 1], popped[i * 2]
+    if i <= most_together then
+      local count = math.min(without + 1, 255)
+      redis.call('HSET', lease, key_of(member), token .. string.char(count) .. flow_of(member))
+      redis.call('ZADD', due, until_, member)
+      leased[#leased + 1] = member
+      answer[#answer + 1] = member
+      answer[#answer + 1] = count
+    else
+      -- Back to its place.
+      redis.call('ZADD', ready(lane), place, member)
+    end
   end
   redis.call('SADD', batch(token), unpack(leased))
   -- The set only serves the lease; it must not outlive a worker that never reports.
   redis.call('PEXPIRE', batch(token), (until_ - now) * 2)
   if concurrency > 0 then redis.call('ZADD', slots(lane), until_, token) end
-  local reached = popped[#popped]
+  local reached = popped[most_together * 2]
   if redis.call('EXISTS', ready(lane)) == 1 then
     redis.call('HSET', state(lane), 'served', reached)
     redis.call('ZREMRANGEBYSCORE', flows(lane), '-inf', reached)
@@ -69,28 +96,6 @@ local function grant(lane, popped)
     empty(lane)
   end
   return answer
-end
-
--- How many of the popped items go together: what was leased twice without an outcome goes alone, lest what kills its
--- workers takes others with it. The rest goes back to its place.
-local function together(popped)
-  local count = #popped / 2
-  for i = 1, count do
-    local entry = redis.call('HGET', lease, key_of(popped[i * 2 - 1]))
-    if entry and string.byte(entry, 18) >= 2 then
-      count = math.max(i - 1, 1)
-      break
-    end
-  end
-  local some = {}
-  for i = 1, #popped, 2 do
-    if i <= count * 2 then
-      some[#some + 1], some[#some + 2] = popped[i], popped[i + 1]
-    else
-      redis.call('ZADD', ready(lane_of(popped[i])), popped[i + 1], popped[i])
-    end
-  end
-  return some
 end
 
 while true do
@@ -104,7 +109,7 @@ while true do
   if not lane then break end
   if may_serve(lane) then
     local popped = redis.call('ZPOPMIN', ready(lane), most)
-    if #popped > 0 then return grant(lane, together(popped)) end
+    if #popped > 0 then return grant(lane, popped) end
     empty(lane)
   end
 end
