@@ -108,21 +108,16 @@ impl Accept {
             given.push(answer.await.unwrap_or(Err(Unavailable::Stopping)));
         }
         // What was handed in before may have been kept then, whatever became of it now.
-        let mut repeated = repeated.into_iter();
-        let failed = |error: Unavailable, repeated: bool| {
-            if repeated || error.is_in_doubt() { Answer::Unknown } else { Answer::Refused(try_later()) }
+        let answer = |(given, repeated): (Result<Answer, Unavailable>, bool)| match given {
+            Ok(answer) => answer,
+            Err(error) if repeated || error.is_in_doubt() => Answer::Unknown,
+            Err(_) => Answer::Refused(try_later()),
         };
         // The call fails as a whole only when nothing of it was kept.
         let worst = given.iter().filter_map(|answer| answer.as_ref().err()).max_by_key(|e| e.is_in_doubt());
         match worst {
             Some(error) if given.iter().all(Result::is_err) => Err(error.clone()),
-            _ => Ok(given
-                .into_iter()
-                .map(|answer| {
-                    let repeated = repeated.next().unwrap_or_default();
-                    answer.unwrap_or_else(|error| failed(error, repeated))
-                })
-                .collect()),
+            _ => Ok(given.into_iter().zip(repeated).map(answer).collect()),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Messages in hand: led from the door through the router into the mailboxes without being written down in between.
 //!
 //! A message that is being taken in goes to a router while it is written down; what the router says counts once it is
-//! (R1). It is in the ledger as owed then, and its recipients stay `Fresh` there until they have ended. As long as all goes the plain way, as nearly all local mail does, this process holds the rest in memory:
-//! who is working on it, and what the router said. That saves a transaction, two reads and most of the schedule's work
-//! for each message. In the schedule the message is due at the end of a lease: should this process die, it falls due
-//! then and is routed anew, and no mailbox takes it twice (R4). What does not go the plain way leaves the hand and goes by
-//! the ledger. No I/O here.
+//! (R1). It is in the ledger as owed then, and its recipients stay `Fresh` there until they have ended. As long as all
+//! goes the plain way, as nearly all local mail does, this process holds the rest in memory: who is working on it, and
+//! what the router said. That saves a transaction, two reads and most of the schedule's work for each message. In the
+//! schedule the message is due at the end of a lease: should this process die, it falls due then and is routed anew, and
+//! no mailbox takes it twice (R4). What does not go the plain way leaves the hand and goes by the ledger. No I/O here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,8 +43,8 @@ pub(crate) struct Letter {
     kept: Kept,
 }
 
-/// Tells whether messages are in the ledger: `None` as long as nobody knows. Dropped by who writes them: they are not.
-pub(crate) type Kept = watch::Receiver<Option<bool>>;
+/// Tells when messages are in the ledger. Dropped by who writes them before it has said so: they are not.
+pub(crate) type Kept = watch::Receiver<bool>;
 
 /// What follows from a worker's report.
 #[derive(Debug)]
@@ -225,14 +225,14 @@ impl InHand {
 
     /// Waits until these, as far as they are here under these tokens, are in the ledger, or are not going to be.
     pub(crate) async fn until_kept(&self, named: impl Iterator<Item = (Token, MessageId)>) {
-        let unknown: Vec<Kept> = {
+        let waiting: Vec<Kept> = {
             let hands = self.lock();
             let kept = named.filter_map(|key| Some(&hands.given.get(&key)?.kept));
-            kept.filter(|kept| kept.borrow().is_none()).cloned().collect()
+            kept.filter(|kept| !*kept.borrow()).cloned().collect()
         };
-        for mut kept in unknown {
+        for mut kept in waiting {
             // An error: it was dropped, and they are not.
-            let _ = kept.wait_for(Option::is_some).await;
+            let _ = kept.wait_for(|kept| *kept).await;
         }
     }
 

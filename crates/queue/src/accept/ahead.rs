@@ -18,13 +18,13 @@ use crate::schedule::{Item, Kind};
 pub(super) struct Ahead<'a> {
     hub: &'a Hub,
     ids: HashSet<MessageId>,
-    kept: watch::Sender<Option<bool>>,
+    kept: watch::Sender<bool>,
 }
 
 impl<'a> Ahead<'a> {
     /// Takes new messages in hand, as many as may be.
     pub(super) fn take(hub: &'a Hub, incoming: &[Incoming]) -> Self {
-        let (kept, known) = watch::channel(None);
+        let (kept, known) = watch::channel(false);
         let now = OffsetDateTime::now_utc();
         let letter = |incoming: &Incoming| {
             let new = new_message(&hub.config, incoming, now);
@@ -50,14 +50,14 @@ impl<'a> Ahead<'a> {
                 in_hand.push(fresh_item(&new.message));
             } else if is_new && room > 0 {
                 room -= 1;
-                let known = watch::channel(Some(true)).1;
+                let known = watch::channel(true).1;
                 letters.push(Letter::new(new.message, new.recipients, known, Instant::now()));
             } else {
                 scheduled.push((fresh_item(&new.message), now));
             }
         }
         hub.in_hand.forget(&std::mem::take(&mut self.ids));
-        self.kept.send_replace(Some(true));
+        self.kept.send_replace(true);
         in_hand.extend(letters.iter().map(Letter::item));
         // Nothing waits for the schedule: should this process die before it knows, the sweep finds them.
         let too_late = hub.in_hand.put(Kind::Route, letters, Instant::now());

@@ -286,7 +286,7 @@ fn queued_recipient(recipient: Recipient) -> QueuedRecipient {
 
 /// How many wait, by age; the last is without a limit.
 fn ages(stage: Option<&spool::admin::Stage>) -> Vec<AgeCount> {
-    let limits = spool::admin::AGES.iter().map(|hours| Some(Duration::from_secs_f64(hours * 3600.0)));
+    let limits = spool::admin::AGES.map(|seconds| Some(Duration::from_secs(seconds.into()))).into_iter();
     let counts = stage.map_or(&[][..], |stage| &stage.ages).iter().copied().chain(std::iter::repeat(0));
     let count = |(below, waiting): (Option<Duration>, i64)| AgeCount {
         below: below.map(duration),

@@ -277,8 +277,8 @@ pub(crate) struct Stage {
     pub(crate) ages: Vec<i64>,
 }
 
-/// The ages by which what waits is counted, in hours.
-pub(crate) const AGES: [f64; 5] = [1.0 / 12.0, 1.0, 4.0, 24.0, 48.0];
+/// The ages by which what waits is counted, in seconds: 5 minutes, 1 hour, 4 hours, 1 day, 2 days.
+pub(crate) const AGES: [u32; 5] = [300, 3_600, 14_400, 86_400, 172_800];
 
 /// Counts the waiting recipients by stage.
 pub(crate) async fn stages(pool: &PgPool, now: OffsetDateTime) -> sqlx::Result<Vec<Stage>> {
@@ -295,7 +295,7 @@ pub(crate) async fn stages(pool: &PgPool, now: OffsetDateTime) -> sqlx::Result<V
          GROUP BY state ORDER BY state",
     )
     .bind(now)
-    .bind(AGES.map(|hours| hours * 3600.0).to_vec())
+    .bind(AGES.map(f64::from).to_vec())
     .fetch_all(pool)
     .await
 }
