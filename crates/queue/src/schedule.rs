@@ -8,6 +8,7 @@ mod clock;
 mod connection;
 mod item;
 mod open;
+mod scripts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,13 +24,14 @@ pub(crate) use item::{Flow, Item, Key, Kind, Lane, Token};
 use crate::config;
 use clock::Clock;
 use connection::Connection;
+use scripts::{Scripts, malformed, numbers, read_leasing, scripts};
 
 /// The most items that one script call is given: more would keep Redis from others for long.
 const ITEMS_A_CALL: usize = 500;
 /// The most items that a lease moves from `due` to the ready ones.
 const PROMOTED_A_CALL: usize = 1000;
-/// How long a process that fills an empty schedule may be silent before another begins.
-const FILLING: Duration = Duration::from_secs(30);
+/// How long a process that fills an empty schedule may be silent before another begins, in milliseconds.
+const FILLING: &str = "30000";
 
 /// A connection to Redis that comes back by itself; cheap to clone.
 #[derive(Clone)]
@@ -40,16 +42,6 @@ pub(crate) struct Schedule {
     partitions: u16,
     scripts: &'static Scripts,
     clock: Arc<Clock>,
-}
-
-struct Scripts {
-    add: Script,
-    lease: Script,
-    claim: Script,
-    extend: Script,
-    settle: Script,
-    lane: Script,
-    restore: Script,
 }
 
 impl Schedule {
@@ -110,14 +102,15 @@ impl Schedule {
         items: &[(Item, OffsetDateTime)],
         now: OffsetDateTime,
     ) -> RedisResult<u64> {
+        let ahead = self.clock.ahead();
         let how = if how == Add::Sooner { "sooner" } else { "absent" };
         let mut changed = 0;
         for (partition, items) in self.split(items.iter().map(|item| (kind, item.0.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.add, partition);
-                call.arg(self.clock.millis(now)).arg(how);
+                call.arg(ahead.millis(now)).arg(how);
                 for (item, at) in items {
-                    call.arg(&item.bytes()[..]).arg(self.clock.millis(*at));
+                    call.arg(&item.bytes()[..]).arg(ahead.millis(*at));
                 }
                 changed += call.invoke_async::<u64>(&mut self.connection.clone()).await?;
             }
@@ -146,12 +139,13 @@ impl Schedule {
     }
 
     async fn set_due(&self, how: &str, kind: Kind, items: &[Item], at: OffsetDateTime) -> RedisResult<()> {
+        let at = self.clock.ahead().millis(at);
         for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut command = redis::cmd("ZADD");
                 command.arg(self.key(kind, partition, "due")).arg(how);
                 for item in items {
-                    command.arg(self.clock.millis(at)).arg(&item.bytes()[..]);
+                    command.arg(at).arg(&item.bytes()[..]);
                 }
                 command.exec_async(&mut self.connection.clone()).await?;
             }
@@ -176,16 +170,17 @@ impl Schedule {
 
     /// Leases a batch of a partition.
     pub(crate) async fn lease(&self, kind: Kind, partition: u16, ask: &Ask) -> RedisResult<Leasing> {
+        let ahead = self.clock.ahead();
         let mut call = self.call(&self.scripts.lease, (kind, partition));
-        call.arg(self.clock.millis(ask.now))
-            .arg(self.clock.millis(ask.until))
+        call.arg(ahead.millis(ask.now))
+            .arg(ahead.millis(ask.until))
             .arg(ask.most)
             .arg(&[kind as u8][..])
             .arg(&item::nonce()[..])
             .arg(ask.concurrency)
             .arg(PROMOTED_A_CALL);
         let answer: Vec<Value> = call.invoke_async(&mut self.connection.clone()).await?;
-        read_leasing(&answer, &self.clock).ok_or_else(|| malformed("lease"))
+        read_leasing(&answer, ahead).ok_or_else(|| malformed("lease"))
     }
 
     /// Which leases still hold; those that do are renewed until `until`.
@@ -195,12 +190,13 @@ impl Schedule {
         now: OffsetDateTime,
         until: OffsetDateTime,
     ) -> RedisResult<Vec<Hold>> {
+        let ahead = self.clock.ahead();
         let mut holds = vec![Hold::Unknown; leases.len()];
         let numbered = leases.iter().enumerate();
         for (partition, leases) in self.split(numbered.map(|(at, l)| (l.1.kind(), l.0, (at, l)))) {
             for leases in leases.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.claim, partition);
-                call.arg(self.clock.millis(now)).arg(self.clock.millis(until));
+                call.arg(ahead.millis(now)).arg(ahead.millis(until));
                 for (_, (key, token)) in leases {
                     call.arg(&key.bytes()[..]).arg(&token.bytes()[..]);
                 }
@@ -225,23 +221,25 @@ impl Schedule {
         now: OffsetDateTime,
         until: OffsetDateTime,
     ) -> RedisResult<u64> {
+        let ahead = self.clock.ahead();
         let mut call = self.call(&self.scripts.extend, (token.kind(), partition));
-        call.arg(self.clock.millis(now)).arg(self.clock.millis(until)).arg(&token.bytes()[..]);
+        call.arg(ahead.millis(now)).arg(ahead.millis(until)).arg(&token.bytes()[..]);
         call.invoke_async(&mut self.connection.clone()).await
     }
 
     /// Ends leases; returns for each whether its token was good.
     pub(crate) async fn settle(&self, ends: &[Settle], now: OffsetDateTime) -> RedisResult<Vec<bool>> {
+        let ahead = self.clock.ahead();
         let mut good = vec![false; ends.len()];
         let numbered = ends.iter().enumerate();
         for (partition, ends) in self.split(numbered.map(|(at, e)| (e.token.kind(), e.key, (at, e)))) {
             for ends in ends.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.settle, partition);
-                call.arg(self.clock.millis(now));
+                call.arg(ahead.millis(now));
                 for (_, end) in ends {
                     let (at, back) = match end.then {
                         Then::Done => (String::new(), ""),
-                        Then::At(at) => (self.clock.millis(at).to_string(), ""),
+                        Then::At(at) => (ahead.millis(at).to_string(), ""),
                         Then::Back => (String::new(), "back"),
                     };
                     call.arg(&end.key.bytes()[..]).arg(&end.token.bytes()[..]).arg(at).arg(back);
@@ -257,13 +255,14 @@ impl Schedule {
 
     /// Notes what was learnt of a destination.
     pub(crate) async fn learn(&self, lane: Lane, learn: Learn, now: OffsetDateTime) -> RedisResult<()> {
+        let ahead = self.clock.ahead();
         let partition = (Kind::Remote, self.part_of_lane(lane));
         let mut call = self.call(&self.scripts.lane, partition);
-        call.arg(self.clock.millis(now)).arg(&lane.0[..]);
+        call.arg(ahead.millis(now)).arg(&lane.0[..]);
         match learn {
             Learn::Success { concurrency, max } => call.arg("success").arg(concurrency).arg(max),
             Learn::Unavailable { concurrency, until } => {
-                call.arg("unavailable").arg(concurrency).arg(self.clock.millis(until))
+                call.arg("unavailable").arg(concurrency).arg(ahead.millis(until))
             }
             Learn::Suspend => call.arg("suspend"),
             Learn::Resume => call.arg("resume"),
@@ -279,10 +278,11 @@ impl Schedule {
         items: &[Item],
         until: OffsetDateTime,
     ) -> RedisResult<()> {
+        let until = self.clock.ahead().millis(until);
         for (partition, items) in self.split(items.iter().map(|i| (token.kind(), i.key, i))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.restore, partition);
-                call.arg(self.clock.millis(until)).arg(&token.bytes()[..]);
+                call.arg(until).arg(&token.bytes()[..]);
                 for item in items {
                     call.arg(&item.bytes()[..]);
                 }
@@ -294,26 +294,22 @@ impl Schedule {
 
     /// Begins to fill a partition that has lost its marker; `false` when it has one, or another fills it.
     pub(crate) async fn begin_filling(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
-        let mut command = redis::cmd("SET");
-        command.arg(self.key(kind, partition, "filled")).arg("begun").arg("NX");
-        command.arg("PX").arg(FILLING.as_millis() as u64);
-        let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
-        Ok(set.is_some())
+        self.mark(kind, partition, &["begun", "NX", "PX", FILLING]).await
     }
 
     /// Says that the filling goes on; `false` when Redis has forgotten that it was begun, and so what was filled in.
     pub(crate) async fn go_on_filling(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
-        let mut command = redis::cmd("SET");
-        command.arg(self.key(kind, partition, "filled")).arg("begun").arg("XX");
-        command.arg("PX").arg(FILLING.as_millis() as u64);
-        let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
-        Ok(set.is_some())
+        self.mark(kind, partition, &["begun", "XX", "PX", FILLING]).await
     }
 
     /// Marks a partition as filled; `false` as with [`Self::go_on_filling`].
     pub(crate) async fn end_filling(&self, kind: Kind, partition: u16) -> RedisResult<bool> {
+        self.mark(kind, partition, &["yes", "XX"]).await
+    }
+
+    async fn mark(&self, kind: Kind, partition: u16, how: &[&str]) -> RedisResult<bool> {
         let mut command = redis::cmd("SET");
-        command.arg(self.key(kind, partition, "filled")).arg("yes").arg("XX");
+        command.arg(self.key(kind, partition, "filled")).arg(how);
         let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
         Ok(set.is_some())
     }
@@ -359,58 +355,6 @@ impl Schedule {
     fn call<'a>(&self, script: &'a Script, (kind, partition): (Kind, u16)) -> redis::ScriptInvocation<'a> {
         script.key(self.key(kind, partition, "due"))
     }
-}
-
-fn scripts() -> &'static Scripts {
-    static SCRIPTS: std::sync::OnceLock<Scripts> = std::sync::OnceLock::new();
-    macro_rules! script {
-        ($file:literal) => {
-            Script::new(concat!(include_str!("schedule/common.lua"), "\n", include_str!($file)))
-        };
-    }
-    SCRIPTS.get_or_init(|| Scripts {
-        add: script!("schedule/add.lua"),
-        lease: script!("schedule/lease.lua"),
-        claim: script!("schedule/claim.lua"),
-        extend: script!("schedule/extend.lua"),
-        settle: script!("schedule/settle.lua"),
-        lane: script!("schedule/lane.lua"),
-        restore: script!("schedule/restore.lua"),
-    })
-}
-
-fn read_leasing(answer: &[Value], clock: &Clock) -> Option<Leasing> {
-    let bytes = |value: &Value| match value {
-        Value::BulkString(bytes) => Some(bytes.clone()),
-        _ => None,
-    };
-    let (verb, rest) = answer.split_first()?;
-    match &bytes(verb)?[..] {
-        b"empty" => Some(Leasing::Empty),
-        b"nothing" => {
-            let next = String::from_utf8(bytes(rest.first()?)?).ok()?;
-            Some(Leasing::Nothing(next.parse().ok().and_then(|at| clock.time(at))))
-        }
-        b"batch" => {
-            let (token, rest) = rest.split_first()?;
-            let items = rest.chunks_exact(2).map(|pair| {
-                let Value::Int(count) = pair[1] else { return None };
-                Some((Item::parse(&bytes(&pair[0])?)?, u8::try_from(count).ok()?))
-            });
-            let token = Token::parse(&bytes(token)?)?;
-            Some(Leasing::Batch(Leased { token, items: items.collect::<Option<_>>()? }))
-        }
-        _ => None,
-    }
-}
-
-/// Lua's numbers come as integers; a `Vec<u8>` would be read as a string.
-fn numbers(answer: Vec<i64>) -> Vec<u8> {
-    answer.into_iter().map(|n| u8::try_from(n).unwrap_or(u8::MAX)).collect()
-}
-
-fn malformed(script: &'static str) -> redis::RedisError {
-    (redis::ErrorKind::UnexpectedReturnType, "a script answered something else", script.to_owned()).into()
 }
 
 #[cfg(test)]

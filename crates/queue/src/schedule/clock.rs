@@ -22,24 +22,12 @@ impl Clock {
         *self.known() = Some((Instant::now(), redis));
     }
 
-    /// A time of this machine as the schedule's, in milliseconds since 1970.
-    pub(super) fn millis(&self, at: OffsetDateTime) -> i64 {
-        millis(at).saturating_add(self.ahead())
-    }
-
-    /// A time of the schedule as this machine's.
-    pub(super) fn time(&self, millis: i64) -> Option<OffsetDateTime> {
-        let millis = i128::from(millis) - i128::from(self.ahead());
-        OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000).ok()
-    }
-
-    fn ahead(&self) -> i64 {
-        match *self.known() {
-            Some((when, redis)) => {
-                ahead(redis + when.elapsed().as_millis() as i64, OffsetDateTime::now_utc())
-            }
-            None => 0,
-        }
+    /// How far the schedule's clock is from this machine's now: once for all times of a call.
+    pub(super) fn ahead(&self) -> Ahead {
+        let ahead = |(when, redis): (Instant, i64)| {
+            ahead(redis + when.elapsed().as_millis() as i64, OffsetDateTime::now_utc())
+        };
+        Ahead(self.known().map_or(0, ahead))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Option<(Instant, i64)>> {
@@ -47,7 +35,23 @@ impl Clock {
     }
 }
 
-/// How far Redis is ahead of this machine.
+/// By how many milliseconds Redis is ahead of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead(i64);
+
+impl Ahead {
+    /// A time of this machine as the schedule's, in milliseconds since 1970.
+    pub(super) fn millis(self, at: OffsetDateTime) -> i64 {
+        millis(at).saturating_add(self.0)
+    }
+
+    /// A time of the schedule as this machine's.
+    pub(super) fn time(self, millis: i64) -> Option<OffsetDateTime> {
+        let millis = i128::from(millis) - i128::from(self.0);
+        OffsetDateTime::from_unix_timestamp_nanos(millis * 1_000_000).ok()
+    }
+}
+
 fn ahead(redis: i64, here: OffsetDateTime) -> i64 {
     let ahead = redis - millis(here);
     if ahead.abs() < AGREE { 0 } else { ahead }
@@ -77,10 +81,11 @@ mod tests {
     fn times_go_there_and_back() {
         let clock = Clock::default();
         let now = OffsetDateTime::from_unix_timestamp(OffsetDateTime::now_utc().unix_timestamp()).unwrap();
-        assert_eq!(clock.time(clock.millis(now)), Some(now), "nothing is known");
+        let ahead = clock.ahead();
+        assert_eq!(ahead.time(ahead.millis(now)), Some(now), "nothing is known");
         clock.set(millis(OffsetDateTime::now_utc()) + HOUR);
-        assert!((clock.millis(now) - millis(now) - HOUR).abs() < 5000);
-        let back = clock.time(clock.millis(now)).unwrap();
-        assert!((back - now).abs() < time::Duration::seconds(5));
+        let ahead = clock.ahead();
+        assert!((ahead.millis(now) - millis(now) - HOUR).abs() < 5000);
+        assert_eq!(ahead.time(ahead.millis(now)), Some(now));
     }
 }

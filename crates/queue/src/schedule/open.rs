@@ -11,14 +11,15 @@ impl Schedule {
     /// The lanes in which something is due for whoever asks: none that is held back, that has as many batches under way
     /// as it may, or of which all is leased.
     pub(crate) async fn open_lanes(&self, kind: Kind, now: OffsetDateTime) -> RedisResult<Vec<Lane>> {
+        let now = self.clock.ahead().millis(now);
         let mut open = HashSet::new();
         for partition in self.partitions() {
             let mut commands = redis::pipe();
             let ready = commands.cmd("ZRANGEBYSCORE").arg(self.key(kind, partition, "lanes"));
-            ready.arg("-inf").arg(self.clock.millis(now));
+            ready.arg("-inf").arg(now);
             // What has come due since a worker last asked.
             let due = commands.cmd("ZRANGEBYSCORE").arg(self.key(kind, partition, "due"));
-            due.arg("-inf").arg(self.clock.millis(now)).arg("LIMIT").arg(0).arg(PROMOTED_A_CALL);
+            due.arg("-inf").arg(now).arg("LIMIT").arg(0).arg(PROMOTED_A_CALL);
             let (lanes, due): (Vec<Vec<u8>>, Vec<Vec<u8>>) =
                 commands.query_async(&mut self.connection.clone()).await?;
             let due = due.iter().filter_map(|member| member.get(16..24));
