@@ -4,15 +4,18 @@
 //! `POSTHORN_CHAOS_SEED` repeats the instants of an earlier run.
 #![expect(clippy::print_stdout, reason = "what was done, and what came of it, is for whoever runs it")]
 
+mod clock;
 mod clock_jumps;
 mod connections_break;
 mod data_has_no_end;
 mod disk;
+mod disk_is_full;
 mod poison;
+mod postgres_fails;
 mod receivers_drop;
+mod redis_fails;
 mod replicas_roll;
 mod services_die;
 mod slow_clients;
-mod stores_fail;
 mod storm;
 mod workers_sleep;

@@ -1,19 +1,21 @@
-//! All services are restarted one replica after another: no SMTP client sees more than a 421.
+//! All services are restarted one replica after another: no client sees more than a 421.
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use posthorn_e2e::account::Leases;
 use posthorn_e2e::fleet::{REPLICAS, Service};
 use posthorn_e2e::load::{Answer, Sent};
-use std::time::Duration;
 
 use crate::storm::Storm;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_after_another() -> Result<()> {
-    let mut storm = Storm::start(None).await?;
+    let mut storm = Storm::start().await?;
     for service in Service::ALL {
         for number in 0..REPLICAS {
             storm
-                .blow(&format!("restart of {}-{number}", service.name()), async |storm| {
+                .blow(&format!("restart of {}-{number}", service.name()), Leases::Kept, async |storm| {
                     let replica = storm.fleet.replica(service, number);
                     replica.stop().await?;
                     replica.start()?;
@@ -24,8 +26,7 @@ async fn one_after_another() -> Result<()> {
         }
     }
     let worse = |sent: &Sent| !matches!(sent.answer, Answer::Accepted(_) | Answer::Leaving);
-    let worse: Vec<_> = storm.load.so_far().into_iter().filter(worse).collect();
-    storm.finish().await?;
+    let worse: Vec<_> = storm.finish().await?.into_iter().filter(worse).collect();
     ensure!(worse.is_empty(), "clients saw more than a 421: {worse:#?}");
     Ok(())
 }
