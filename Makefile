@@ -5,6 +5,10 @@ DATA  ?= .posthorn
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+# The defaults of each section of the settings, in the order of `posthorn config defaults`.
+DEFAULTS = crates/queue/defaults.toml crates/router/defaults.toml crates/local-delivery/defaults.toml \
+	crates/remote-relay/defaults.toml crates/ingress/defaults.toml crates/service/src/telemetry.toml \
+	crates/posthorn/src/migrate.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help run build image compose-up test chaos test-compose bench bench-peers manifests lint fmt proto reference docs tools proto-lint clean
@@ -59,11 +63,12 @@ fmt: ## Format the code
 proto: ## Generate the gRPC code anew from proto/
 	$(CARGO) run -q -p posthorn-api --example generate
 
-reference: ## Put the compiled-in defaults into docs/CONFIGURATION.md
-	$(CARGO) build -q --bin posthorn
-	target/debug/posthorn config defaults > target/defaults.toml
-	sed -n '1,/^```toml/p' docs/CONFIGURATION.md > target/reference.md
-	{ cat target/reference.md target/defaults.toml; echo '```'; } > docs/CONFIGURATION.md
+reference: ## Put the commented defaults of each section into docs/CONFIGURATION.md
+	mkdir -p target
+	{ sed '/^## /,$$d' docs/CONFIGURATION.md | sed '$$d'; for file in $(DEFAULTS); do \
+	  echo; sed -n 's/^\[\([a-z_]*\).*/## `[\1]`/p' $$file | head -n 1; echo; echo '```toml'; cat $$file; echo '```'; \
+	done; } > target/CONFIGURATION.md
+	mv target/CONFIGURATION.md docs/CONFIGURATION.md
 
 proto-lint: ## Check the protos' style with buf (from PyPI: pip install buf-bin)
 	cd proto && buf lint

@@ -1,5 +1,6 @@
 //! Connections that stay open and are lent without asking anybody.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,7 +49,8 @@ impl Standing {
     ///
     /// # Errors
     ///
-    /// None was free in time ([`sqlx::Error::PoolTimedOut`]), or Postgres cannot be reached.
+    /// None was free in time ([`sqlx::Error::PoolTimedOut`]), or Postgres cannot be reached ([`sqlx::Error::Io`],
+    /// `NotConnected`): in either case nothing was done.
     pub async fn lend(&self) -> sqlx::Result<Lent<'_>> {
         let free = tokio::time::timeout(self.patience, self.free.acquire()).await;
         let permit = free.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
@@ -61,8 +63,8 @@ impl Standing {
                 Err(_) => self.resting().clear(),
             }
         }
-        let connection = limited(self.patience, PgConnection::connect_with(&self.options)).await?;
-        Ok(lent(connection, Instant::now()))
+        let connection = limited(self.patience, PgConnection::connect_with(&self.options)).await;
+        Ok(lent(connection.map_err(not_connected)?, Instant::now()))
     }
 
     /// Does what is to be done with a connection, within the time that it may take, and says what came of it: the
@@ -93,6 +95,16 @@ impl Standing {
     fn resting(&self) -> MutexGuard<'_, Vec<Resting>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Postgres could not be reached, or starts or stops just now: nothing was asked of it.
+fn not_connected(error: sqlx::Error) -> sqlx::Error {
+    let away = match &error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    };
+    if away { sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, error)) } else { error }
 }
 
 impl Resting {

@@ -76,7 +76,7 @@ impl Admission {
         Self { router, timeout, questions }
     }
 
-    /// One verdict a recipient, in order.
+    /// One verdict per recipient, in order.
     pub(crate) async fn verify(
         &self,
         sender: &ReversePath,

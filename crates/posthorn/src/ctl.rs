@@ -24,7 +24,7 @@ use output::Output;
 pub(crate) struct Ctl {
     #[command(flatten)]
     services: ServicesArgs,
-    /// Print JSON, one object a line
+    /// Print JSON, one object per line
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]

@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     result
 }
 
-/// The settings of development below those that the caller gives: the file, the environment and `--set` go before.
+/// The settings of development, which the caller's own (the file, the environment, `--set`) override.
 fn sources(args: &SettingsArgs, ports: &Ports) -> Result<Sources> {
     let mut sources = args.sources()?;
     let mut file = ports.settings()?;

@@ -1,4 +1,4 @@
-//! `posthorn`: one binary for every service, for an operator's commands, and for trying it out.
+#![doc = include_str!("../README.md")]
 
 mod cli;
 mod ctl;

@@ -17,7 +17,7 @@ pub(crate) struct SettingsArgs {
     /// A TOML file of settings
     #[arg(long, value_name = "FILE", env = "POSTHORN_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// One setting by its dotted name; goes before the file and the environment
+    /// One setting by its dotted name; overrides the file and the environment
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     pub(crate) set: Vec<(String, String)>,
 }
@@ -39,7 +39,7 @@ impl SettingsArgs {
 
 fn read_file(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    text.parse().with_context(|| format!("{} is no TOML", path.display()))
+    text.parse().with_context(|| format!("{} is not valid TOML", path.display()))
 }
 
 /// All sections there are.
@@ -76,7 +76,7 @@ pub(crate) fn check(args: &SettingsArgs) -> Result<()> {
     if !mistakes.is_empty() {
         bail!(refused(&mistakes));
     }
-    say("the configuration is right")
+    say("the configuration is valid")
 }
 
 /// `posthorn config defaults`

@@ -96,6 +96,7 @@ impl Accept {
             return Err(Unavailable::SpoolFull);
         }
         let permits = self.jobs.try_reserve_many(incoming.len()).map_err(|_| Unavailable::Busy)?;
+        let repeated: Vec<bool> = incoming.iter().map(|incoming| incoming.repeated).collect();
         let mut answers = Vec::with_capacity(incoming.len());
         for (permit, incoming) in permits.zip(incoming) {
             let (answer, receiver) = oneshot::channel();
@@ -106,14 +107,22 @@ impl Accept {
         for answer in answers {
             given.push(answer.await.unwrap_or(Err(Unavailable::Stopping)));
         }
-        // The call fails as a whole only when nothing of it was kept.
-        let failed = |error: Unavailable| {
-            if error.is_in_doubt() { Answer::Unknown } else { Answer::Refused(try_later()) }
+        // What was handed in before may have been kept then, whatever became of it now.
+        let mut repeated = repeated.into_iter();
+        let failed = |error: Unavailable, repeated: bool| {
+            if repeated || error.is_in_doubt() { Answer::Unknown } else { Answer::Refused(try_later()) }
         };
+        // The call fails as a whole only when nothing of it was kept.
         let worst = given.iter().filter_map(|answer| answer.as_ref().err()).max_by_key(|e| e.is_in_doubt());
         match worst {
             Some(error) if given.iter().all(Result::is_err) => Err(error.clone()),
-            _ => Ok(given.into_iter().map(|answer| answer.unwrap_or_else(failed)).collect()),
+            _ => Ok(given
+                .into_iter()
+                .map(|answer| {
+                    let repeated = repeated.next().unwrap_or_default();
+                    answer.unwrap_or_else(|error| failed(error, repeated))
+                })
+                .collect()),
         }
     }
 }

@@ -205,7 +205,9 @@ pub struct Sweep {
 impl Config {
     /// The settings out of the defaults and what is laid over them; contradictions are mistakes, too.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let config: Self = posthorn_service::config::load("queue", DEFAULTS, sources)?;
+        let mut config: Self = posthorn_service::config::load("queue", DEFAULTS, sources)?;
+        // Who hears of the failure need not hear of the delay.
+        config.notice.after.retain(|age| *age < config.give_up.after);
         let mistakes: Vec<Mistake> = config
             .contradictions()
             .map(|(setting, reason)| Mistake {
@@ -241,14 +243,14 @@ impl Config {
                 "must be longer than database.statement_timeout: a lease must outlive the writing of its outcome",
             ),
             (
-                self.notice.after.iter().any(|age| *age >= self.give_up.after),
-                "notice.after",
-                "an age is not below give_up.after: the sender would hear of the delay after the failure",
-            ),
-            (
                 self.notice.after.len() > 100 || !self.notice.after.is_sorted(),
                 "notice.after",
                 "must grow, and have at most 100 ages",
+            ),
+            (
+                self.retry.schedule.iter().any(Duration::is_zero),
+                "retry.schedule",
+                "has a pause of no length: an attempt would follow the other without end",
             ),
         ]
         .into_iter()
@@ -304,11 +306,18 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_told_of_a_delay_after_the_failure() {
+        let config = with(&[("queue.give_up.after", "20s")]).unwrap();
+        assert!(config.notice.after.is_empty(), "the default is 4 h");
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         for settings in [
             [("queue.lease.length", "10s")],
             [("queue.accept.writers", "0")],
-            [("queue.notice.after", r#"["6d"]"#)],
+            [("queue.notice.after", r#"["2h", "1h"]"#)],
+            [("queue.retry.schedule", r#"["0s"]"#)],
             [("queue.destination.max_concurrency", "2")],
         ] {
             assert_eq!(with(&settings).unwrap_err().len(), 1, "{settings:?}");

@@ -1,4 +1,4 @@
-//! Giving work out: credits in, batches out. One loop a worker's stream; it sleeps until there is work.
+//! Giving work out: credits in, batches out. One loop per worker's stream; it sleeps until there is work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use crate::schedule::{Ask, Item, Kind, Leased, Leasing, Settle, Then, Token};
 
 /// Batches of a worker that are remembered before those that have their outcomes are forgotten.
 const REMEMBERED: usize = 256;
+/// The longest that the schedule is not looked at.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A worker at the other end of a stream.
 pub(crate) struct Worker {
@@ -84,7 +86,7 @@ struct Sources {
     schedule_news: watch::Receiver<()>,
     in_hand_news: Option<watch::Receiver<()>>,
     /// When the schedule may have something, if nothing is heard of it before.
-    look_at: OffsetDateTime,
+    look_at: Instant,
     first_partition: u16,
     in_hand_had_its_turn: bool,
 }
@@ -94,7 +96,7 @@ impl Sources {
         Self {
             schedule_news: hub.wake.watch(kind),
             in_hand_news: hub.in_hand.watch(kind),
-            look_at: OffsetDateTime::UNIX_EPOCH,
+            look_at: Instant::now(),
             first_partition: 0,
             in_hand_had_its_turn: false,
         }
@@ -118,7 +120,7 @@ impl Sources {
                     Ok(None) => pause = Duration::from_millis(50),
                     Err(Failed) => {
                         // What is in hand goes on without the schedule.
-                        self.look_at = OffsetDateTime::now_utc() + pause;
+                        self.look_at = Instant::now() + pause;
                         pause = (pause * 2).min(Duration::from_secs(2));
                     }
                 }
@@ -129,7 +131,7 @@ impl Sources {
     }
 
     fn may_be_scheduled(&self) -> bool {
-        self.schedule_news.has_changed().unwrap_or(false) || OffsetDateTime::now_utc() >= self.look_at
+        self.schedule_news.has_changed().unwrap_or(false) || Instant::now() >= self.look_at
     }
 
     fn in_hand(&mut self, hub: &Hub, worker: &Worker) -> Option<Batch> {
@@ -151,16 +153,17 @@ impl Sources {
                 Failed
             }),
             Ok(Leasing::Nothing(next)) => {
-                // A minute at most, should a word be lost with the connection it came by.
-                let longest = OffsetDateTime::now_utc() + Duration::from_secs(60);
-                // A millisecond more: times in the schedule are cut to one.
-                self.look_at = next.map_or(longest, |at| at + Duration::from_millis(1)).min(longest);
+                // A minute at most, should a word be lost with the connection it came by. A millisecond more: times in
+                // the schedule are cut to one.
+                let left = |at| Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default();
+                let pause = next.map_or(LONGEST, |at| left(at) + Duration::from_millis(1));
+                self.look_at = Instant::now() + pause.min(LONGEST);
                 Ok(None)
             }
             Ok(Leasing::Empty) => {
                 hub.recover.notify_one();
                 // Whoever fills it wakes all.
-                self.look_at = OffsetDateTime::now_utc() + Duration::from_secs(1);
+                self.look_at = Instant::now() + Duration::from_secs(1);
                 Ok(None)
             }
             Err(error) => {
@@ -172,7 +175,7 @@ impl Sources {
 
     /// Sleeps until there is news, or the schedule is to be looked at.
     async fn wait(&mut self) {
-        let left = Duration::try_from(self.look_at - OffsetDateTime::now_utc()).unwrap_or_default();
+        let left = self.look_at.saturating_duration_since(Instant::now());
         let in_hand = async {
             match &mut self.in_hand_news {
                 Some(news) => drop(news.changed().await),
@@ -180,7 +183,7 @@ impl Sources {
             }
         };
         tokio::select! {
-            _ = self.schedule_news.changed() => self.look_at = OffsetDateTime::UNIX_EPOCH,
+            _ = self.schedule_news.changed() => self.look_at = Instant::now(),
             () = in_hand => {}
             () = tokio::time::sleep(left) => {}
         }
@@ -232,7 +235,7 @@ async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option
     if loaded.items.is_empty() {
         return Ok(None);
     }
-    hub.leases.insert(token, loaded.given);
+    hub.leases.insert(token, loaded.given, Instant::now());
     let mut given = worker.given.lock().unwrap_or_else(PoisonError::into_inner);
     if given.len() >= REMEMBERED {
         hub.leases.retain(&mut given);

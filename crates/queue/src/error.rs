@@ -42,7 +42,9 @@ impl Unavailable {
     /// The same for a transaction that others must know the end of.
     pub(crate) fn transaction(error: &sqlx::Error) -> Self {
         let broken = match error {
-            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+            // Without a connection nothing was begun.
+            sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::NotConnected,
+            sqlx::Error::WorkerCrashed => true,
             // 08 connection, 57P operator: shut down, crashed.
             sqlx::Error::Database(error) => {
                 error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))

@@ -2,7 +2,7 @@
 //! sweeping for what fell out of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use posthorn_mail::MessageId;
 use posthorn_service::Need;
@@ -15,6 +15,8 @@ use crate::spool::{self, find::Due};
 
 /// Messages looked at in one step.
 const PAGE: i64 = 2000;
+/// A sweep rests so many times as long as a page has taken before the next.
+const BREATH: u32 = 4;
 
 /// Why a comparison did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +31,8 @@ enum Error {
 
 /// Compares and sweeps until told to stop.
 pub(crate) async fn run(hub: Arc<Hub>, redis: Need) {
-    let mut every = tokio::time::interval(hub.config.sweep.every);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut place = beginning();
+    let mut pause = Duration::ZERO;
     // At the start nobody knows what happened while the queue was away.
     hub.recover.notify_one();
     loop {
@@ -42,13 +43,22 @@ pub(crate) async fn run(hub: Arc<Hub>, redis: Need) {
                     () = hub.shutdown.cancelled() => return,
                 }
             }
-            _ = every.tick() => match sweep(&hub, place).await {
-                Ok(next) => place = next,
-                Err(error) => {
-                    tracing::warn!(%error, "the sweep was not finished");
-                    hub.recover.notify_one();
+            () = tokio::time::sleep(pause) => {
+                let begun = Instant::now();
+                let swept = sweep(&hub, place).await;
+                pause = hub.config.sweep.every;
+                match swept {
+                    Ok(Some(next)) => {
+                        place = next;
+                        pause = pause.min(begun.elapsed() * BREATH);
+                    }
+                    Ok(None) => place = beginning(),
+                    Err(error) => {
+                        tracing::warn!(%error, "the sweep was not finished");
+                        hub.recover.notify_one();
+                    }
                 }
-            },
+            }
             () = hub.shutdown.cancelled() => return,
         }
     }
@@ -86,7 +96,7 @@ async fn wait(need: &Need, error: &Error, pause: Duration) -> Duration {
 async fn compare(hub: &Hub) -> Result<(), Error> {
     // What this process has given out is known to be leased, whatever Redis has forgotten.
     let until = OffsetDateTime::now_utc() + hub.config.lease.length;
-    for (token, items) in hub.leases.all() {
+    for (token, items) in hub.leases.all(Instant::now()) {
         hub.schedule.restore(token, &items, until).await?;
     }
     let now = OffsetDateTime::now_utc();
@@ -124,13 +134,16 @@ async fn compare(hub: &Hub) -> Result<(), Error> {
 }
 
 /// A place before all work.
-fn beginning() -> (OffsetDateTime, MessageId) {
+fn beginning() -> Place {
     (OffsetDateTime::UNIX_EPOCH, MessageId::from(Uuid::nil()))
 }
 
-/// Adds work that is overdue and not scheduled, a page from `place` on; returns where the next page begins. What
-/// waits in a long line is overdue, too, and is passed over there; hence the pages.
-async fn sweep(hub: &Hub, place: (OffsetDateTime, MessageId)) -> Result<(OffsetDateTime, MessageId), Error> {
+/// A place in the order of what is overdue.
+type Place = (OffsetDateTime, MessageId);
+
+/// Adds work that is overdue and not scheduled, a page from `place` on; returns where the next page begins, or `None` at
+/// the end. What waits in a long line is overdue, too, and is passed over there; hence the pages.
+async fn sweep(hub: &Hub, place: Place) -> Result<Option<Place>, Error> {
     let before = OffsetDateTime::now_utc() - hub.config.sweep.overdue;
     let due = hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
     let found = add(hub, &due).await?;
@@ -138,10 +151,8 @@ async fn sweep(hub: &Hub, place: (OffsetDateTime, MessageId)) -> Result<(OffsetD
         tracing::warn!(found, "overdue work was missing in the schedule");
         metrics::counter!("posthorn_queue_swept_total").increment(found);
     }
-    Ok(match due.last() {
-        Some(last) if due.len() as i64 >= PAGE / 2 => (last.at, last.item.key.message),
-        _ => beginning(),
-    })
+    let full = due.len() as i64 >= PAGE;
+    Ok(due.last().filter(|_| full).map(|last| (last.at, last.item.key.message)))
 }
 
 async fn add(hub: &Hub, due: &[Due]) -> Result<u64, Error> {

@@ -1,7 +1,6 @@
 //! What the parts of the queue share.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthorn_database::Standing;
@@ -12,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::in_hand::InHand;
+use crate::leases::Leases;
 use crate::level::Level;
 use crate::retry::Policy;
-use crate::schedule::{Add, Item, Key, Kind, Schedule, Token};
+use crate::schedule::{Add, Item, Kind, Schedule};
 use crate::trace::Watchers;
 use crate::wake::Wake;
 
@@ -67,54 +67,10 @@ impl Hub {
         }
     }
 
-    /// Something that Redis should know it may not know.
+    /// Redis may have missed something that it should know.
     pub(crate) fn redis_failed(&self, error: &redis::RedisError) {
         tracing::warn!(%error, "the schedule could not be changed: it will be compared with the spool");
         metrics::counter!("posthorn_queue_redis_errors_total").increment(1);
         self.recover.notify_one();
-    }
-}
-
-/// The leases that this process has given out and that have no outcome yet: what is still known when Redis has
-/// forgotten it.
-#[derive(Debug, Default)]
-pub(crate) struct Leases(Mutex<HashMap<Token, Vec<Item>>>);
-
-impl Leases {
-    pub(crate) fn insert(&self, token: Token, items: Vec<Item>) {
-        self.lock().insert(token, items);
-    }
-
-    /// Whether the item is leased by that token.
-    pub(crate) fn knows(&self, token: Token, key: Key) -> bool {
-        self.lock().get(&token).is_some_and(|items| items.iter().any(|item| item.key == key))
-    }
-
-    /// Its outcomes are there.
-    pub(crate) fn settle(&self, settled: &[(Token, Key)]) {
-        let mut leases = self.lock();
-        for (token, key) in settled {
-            if let Some(items) = leases.get_mut(token) {
-                items.retain(|item| item.key != *key);
-                if items.is_empty() {
-                    leases.remove(token);
-                }
-            }
-        }
-    }
-
-    /// Leaves those of the tokens whose batches miss outcomes.
-    pub(crate) fn retain(&self, tokens: &mut Vec<Token>) {
-        let leases = self.lock();
-        tokens.retain(|token| leases.contains_key(token));
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<(Token, Vec<Item>)> {
-        self.lock().iter().map(|(token, items)| (*token, items.clone())).collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Token, Vec<Item>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -195,7 +195,7 @@ impl InHand {
         if count == 0 {
             return None;
         }
-        let token = Token::new(kind, if kind == Kind::Route { Lane::ROUTE } else { Lane::LOCAL });
+        let token = Token::in_hand(kind, if kind == Kind::Route { Lane::ROUTE } else { Lane::LOCAL });
         let letters: Vec<Letter> = hands.waiting[place].drain(..count).collect();
         let work = letters.iter().map(|l| work_item(&l.message, l.recipients.iter().cloned())).collect();
         for letter in letters {

@@ -1,4 +1,4 @@
-//! How late work is: by that one scales the workers, and is called when there are none.
+//! How late work is: what workers are scaled by, and what operators are alerted by when there are none.
 
 use time::OffsetDateTime;
 

@@ -10,12 +10,14 @@ mod grpc;
 mod hub;
 mod in_hand;
 mod late;
+mod leases;
 mod level;
 mod load;
 mod message;
 mod notice;
 mod operate;
 mod outcome;
+mod poison;
 mod retry;
 mod schedule;
 mod spool;
@@ -62,7 +64,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         level: Arc::new(level::Level::new(&config)),
         wake: wake::Wake::new(watchers.clone()),
         watchers,
-        leases: hub::Leases::default(),
+        leases: leases::Leases::new(config.lease.length),
         in_hand: in_hand::InHand::new(config.lease.in_hand, config.lease.length),
         recover: Default::default(),
         timer: Default::default(),
@@ -73,16 +75,18 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         schedule,
         config,
     });
-    tokio::select! {
-        () = fill::count_first(&hub, &postgres) => {}
-        () = process.shutdown.cancelled() => return Ok(()),
-    }
-
     // The writers end by themselves, when those who hand in work are gone and all is written.
     let mut writers = JoinSet::new();
     let accept = accept::start(&hub, &mut writers);
     let outcomes = outcome::start(&hub, &mut writers);
     let mut helpers = JoinSet::new();
+    // It listens meanwhile: who asks hears what it waits for.
+    helpers.spawn({
+        let hub = hub.clone();
+        async move {
+            hub.shutdown.run_until_cancelled(fill::count_first(&hub, &postgres)).await;
+        }
+    });
     helpers.spawn(fill::run(hub.clone(), redis));
     helpers.spawn(timer::run(hub.clone()));
     helpers.spawn(clean::run(hub.clone()));

@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use posthorn_api::mail::v1 as wire;
-use posthorn_api::trace::v1::EventKind;
 use posthorn_api::work::v1::{Item as WorkItem, ItemRecipient};
 use posthorn_api::{message_id_bytes, timestamp};
 use posthorn_mail::MessageId;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::hub::Hub;
 use crate::message::{Place, Recipient};
+use crate::poison;
 use crate::schedule::{Item, Kind, Leased, Settle, Then};
 use crate::spool::{self, Message};
-use crate::trace::{Record, event};
 
 /// Recipients that are due so little later are taken along: they would only need a transaction of their own.
 const SOON: Duration = Duration::from_millis(50);
+
+/// The most recipients of a batch, unless a single message has more: it must fit into a message of gRPC, and its outcome
+/// into a transaction.
+const MAX_RECIPIENTS: usize = 20_000;
 
 /// What leased items have come to.
 pub(crate) struct Loaded {
@@ -43,13 +46,15 @@ async fn load_over(
 ) -> sqlx::Result<Loaded> {
     let kind = leased.token.kind();
     let ids: Vec<MessageId> = leased.items.iter().map(|(item, _)| item.key.message).collect();
-    let keys: Vec<_> = leased.items.iter().map(|(item, _)| item.key).collect();
     let messages = spool::load::messages(connection, &ids).await?;
+    let (taken, left) = leased.items.split_at(fitting(&leased.items, &messages));
+    let keys: Vec<_> = taken.iter().map(|(item, _)| item.key).collect();
     let mut waiting = spool::load::waiting(connection, &keys).await?;
-    let mut loaded =
-        Loaded { items: Vec::new(), given: Vec::new(), destination: String::new(), aside: Vec::new() };
-    let mut poison = Vec::new();
-    for (item, leases) in &leased.items {
+    let back = |(item, _): &(Item, u8)| Settle { key: item.key, token: leased.token, then: Then::Back };
+    let aside = left.iter().map(back).collect();
+    let mut loaded = Loaded { items: Vec::new(), given: Vec::new(), destination: String::new(), aside };
+    let mut poisonous = Vec::new();
+    for (item, leases) in taken {
         let aside = |then| Settle { key: item.key, token: leased.token, then };
         let recipients = waiting.remove(&item.key).unwrap_or_default();
         let Some(message) = messages.get(&item.key.message).filter(|m| !m.held && !m.poison) else {
@@ -62,7 +67,7 @@ async fn load_over(
             None => loaded.aside.push(aside(Then::Done)),
             Some(at) if at > now + SOON => loaded.aside.push(aside(Then::At(at))),
             Some(_) if *leases > hub.config.lease.poison_after => {
-                poison.push(message.id);
+                poisonous.push(message.id);
                 loaded.aside.push(aside(Then::Done));
             }
             Some(_) => {
@@ -77,13 +82,25 @@ async fn load_over(
             }
         }
     }
-    if !poison.is_empty() {
-        set_aside(hub, connection, &poison, now).await?;
+    if !poisonous.is_empty() {
+        let why = format!("set aside after {} leases without an outcome", hub.config.lease.poison_after);
+        poison::set_aside(hub, connection, &poisonous, &why, now).await?;
     }
     if kind == Kind::Remote {
         attach_contents(hub, connection, &mut loaded.items).await?;
     }
     Ok(loaded)
+}
+
+/// How many of the items make a batch, by what their messages' recipients may be; at least one.
+fn fitting(items: &[(Item, u8)], messages: &HashMap<MessageId, Message>) -> usize {
+    let pending = |item: &Item| messages.get(&item.key.message).map_or(0, |message| message.pending as usize);
+    let mut recipients = 0;
+    let fit = items.iter().take_while(|(item, _)| {
+        recipients += pending(item);
+        recipients <= MAX_RECIPIENTS
+    });
+    fit.count().max(1)
 }
 
 pub(crate) fn work_item(message: &Message, recipients: impl Iterator<Item = Recipient>) -> WorkItem {
@@ -137,32 +154,6 @@ async fn attach_contents(
     let mut contents: HashMap<MessageId, Bytes> = posthorn_content::read_many(connection, &wanted).await?;
     for item in items {
         item.content = MessageId::try_from(&item.message_id[..]).ok().and_then(|id| contents.remove(&id));
-    }
-    Ok(())
-}
-
-/// Its workers died of it again and again: an operator is to look at it.
-async fn set_aside(
-    hub: &Hub,
-    connection: &mut PgConnection,
-    ids: &[MessageId],
-    now: OffsetDateTime,
-) -> sqlx::Result<()> {
-    let mut transaction = connection.begin().await?;
-    let new = spool::find::set_poison(&mut transaction, ids).await?;
-    let record = |id: &MessageId| {
-        let detail = format!("set aside after {} leases without an outcome", hub.config.lease.poison_after);
-        let event = event(*id, now, EventKind::Poison);
-        Record::new(*id, vec![posthorn_api::trace::v1::Event { detail, ..event }])
-    };
-    let records: Vec<Record> = new.iter().map(record).collect();
-    let rows = records.iter().map(|record| (record.message, record.encoded())).collect();
-    spool::trace::insert(&mut transaction, rows, now).await?;
-    transaction.commit().await?;
-    hub.wake.tell(&records);
-    for id in new {
-        tracing::error!(message_id = %id, "set aside: its workers died of it too often");
-        metrics::counter!("posthorn_queue_poison_total").increment(1);
     }
     Ok(())
 }

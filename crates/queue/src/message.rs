@@ -18,7 +18,8 @@
 //! | `Fresh` | routed to another server | `Remote` |
 //! | `Fresh` | came to others | `Expanded` |
 //! | `Fresh`, `Local`, `Remote` | refused for good | `Failed` |
-//! | `Fresh`, `Local`, `Remote` | not now, or uncertain | the same, later; `Failed` when it is enough |
+//! | `Fresh`, `Remote` | not now, or uncertain | the same, later; `Failed` when it is enough |
+//! | `Local` | not now | `Fresh`, later: the mailbox may have got more room, or have gone; `Failed` when it is enough |
 //! | `Local`, `Remote` | taken | `Delivered` |
 //! | `Local`, `Remote` | belongs elsewhere | `Fresh` |
 //! | `Fresh`, `Local`, `Remote` | too old, or given up by the operator | `Failed` |
@@ -160,6 +161,13 @@ impl Recipient {
                 self.end(State::Failed);
                 Change::Failed
             }
+            // A mailbox may have got more room by then, or have gone: the router is asked anew.
+            Verdict::Deferred { status, .. } if self.state == State::Local => {
+                match self.missed(Miss::Deferred, status, server, moment) {
+                    Change::Deferred(at) => self.route_anew(at),
+                    other => other,
+                }
+            }
             Verdict::Deferred { status, .. } => self.missed(Miss::Deferred, status, server, moment),
             Verdict::Uncertain(status) => self.missed(Miss::Uncertain, status, server, moment),
             Verdict::Reroute(reason) => self.reroute(&reason, moment),
@@ -260,14 +268,15 @@ impl Recipient {
         let status = Status::new(450, EnhancedStatus::new(4, 4, 0), format!("to be routed again: {reason}"));
         let first = self.attempts == 0;
         match self.missed(Miss::Deferred, status, None, moment) {
-            Change::Deferred(at) => {
-                let at = if first { moment.now } else { at };
-                self.place(Place::Unknown, at);
-                self.next_attempt_at = Some(at);
-                Change::Rerouted(at)
-            }
+            Change::Deferred(at) => self.route_anew(if first { moment.now } else { at }),
             other => other,
         }
+    }
+
+    fn route_anew(&mut self, at: OffsetDateTime) -> Change {
+        self.place(Place::Unknown, at);
+        self.next_attempt_at = Some(at);
+        Change::Rerouted(at)
     }
 
     fn count(&mut self, status: Status, server: Option<RemoteServer>, at: OffsetDateTime) {
@@ -319,7 +328,8 @@ mod tests {
             (Remote, delivered(), 0, Change::Delivered { passed_on: false }, Delivered),
             (Remote, Verdict::Failed(status(550)), 100, Change::Failed, Failed),
             (Remote, deferred(), 100, Change::Deferred(at(60)), Remote),
-            (Local, deferred(), 30, Change::Deferred(at(30)), Local),
+            (Local, deferred(), 30, Change::Rerouted(at(30)), Fresh),
+            (Local, deferred(), 0, Change::GaveUp, Failed),
             (Remote, deferred(), 0, Change::GaveUp, Failed),
             (Remote, Verdict::Uncertain(status(451)), 9999, Change::Uncertain(at(900)), Remote),
             (Remote, Verdict::Reroute("moved".into()), 100, Change::Rerouted(NOW), Fresh),

@@ -28,6 +28,15 @@ pub(crate) enum Operation {
 
 /// Does it to all messages that meet the condition; returns how many it changed.
 pub(crate) async fn operate(hub: &Hub, condition: &Condition, operation: &Operation) -> sqlx::Result<u64> {
+    let done = operate_in_pages(hub, condition, operation).await;
+    if done.is_err() {
+        // It may have been written all the same, and nobody told the schedule.
+        hub.recover.notify_one();
+    }
+    done
+}
+
+async fn operate_in_pages(hub: &Hub, condition: &Condition, operation: &Operation) -> sqlx::Result<u64> {
     let (mut last, mut done) = (MessageId::from(Uuid::nil()), 0);
     loop {
         let mut transaction = hub.pool.begin().await?;

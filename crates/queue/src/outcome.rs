@@ -22,7 +22,8 @@ use tracing::Instrument as _;
 
 use crate::accept;
 use crate::hub::Hub;
-use crate::schedule::{Hold, Item, Key, Kind, Learn, Settle, Then, Token};
+use crate::poison;
+use crate::schedule::{Hold, Item, Key, Kind, Lane, Learn, Settle, Then, Token};
 use crate::spool;
 use crate::trace::Record;
 use effects::Effects;
@@ -43,11 +44,24 @@ pub(crate) enum Report {
     Delivery(Vec<(u32, Outcome)>),
 }
 
+impl Report {
+    /// How many recipients it is about, those that others came to included.
+    fn recipients(&self) -> usize {
+        match self {
+            Self::Route(results) => results.iter().map(|result| result.targets.len()).sum(),
+            Self::Delivery(outcomes) => outcomes.len(),
+        }
+    }
+}
+
 impl Reported {
     fn key(&self) -> Key {
         Key { message: self.message, lane: self.token.lane() }
     }
 }
+
+/// With so many recipients a transaction is full.
+const MAX_RECIPIENTS: usize = 20_000;
 
 struct Job {
     items: Vec<Reported>,
@@ -84,10 +98,11 @@ pub(crate) fn start(hub: &Arc<Hub>, tasks: &mut JoinSet<()>) -> Outcomes {
 
 async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     loop {
-        let mut items = 0;
+        let (mut items, mut recipients) = (0, 0);
         let is_full = |job: &Job| {
             items += job.items.len();
-            items >= hub.config.outcome.max_batch
+            recipients += job.items.iter().map(|item| item.report.recipients()).sum::<usize>();
+            items >= hub.config.outcome.max_batch || recipients >= MAX_RECIPIENTS
         };
         let Some(batch) = gather(&jobs, is_full).await else { return };
         let items: Vec<Reported> = batch.iter().flat_map(|job| job.items.iter().cloned()).collect();
@@ -102,27 +117,60 @@ async fn write_all(hub: Arc<Hub>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     }
 }
 
-/// Writes a batch, as often as the stores need to take it. `None`: the service ends first.
+/// Writes a batch, as often as the stores need to take it; where Postgres refuses it, each of its items alone, so that
+/// one does not keep the others. `None`: the service ends first.
 async fn record(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
     let mut insistence = Insistence::begin();
+    let mut refusals = 0;
     loop {
-        let good = claim(hub, items).await;
-        let error = match good {
+        let error = match claim(hub, items).await {
+            None => "Redis is away".to_owned(),
             Some(good) => match write(hub, items, &good).await {
                 Ok(()) => {
-                    metrics::histogram!("posthorn_queue_outcome_seconds").record(insistence.elapsed());
+                    insistence.end(hub);
                     let stale: Vec<bool> = good.into_iter().map(|good| !good).collect();
                     let count = stale.iter().filter(|stale| **stale).count();
                     metrics::counter!("posthorn_queue_stale_reports_total").increment(count as u64);
                     return Some(stale);
                 }
-                Err(error) => error.to_string(),
+                Err(error) if spool::is_away(&error) => error.to_string(),
+                Err(error) if items.len() > 1 => {
+                    tracing::warn!(%error, items = items.len(), "Postgres refuses a batch: writing its items one by one");
+                    let mut stale = Vec::with_capacity(items.len());
+                    for item in items.chunks(1) {
+                        stale.extend(Box::pin(record(hub, item)).await?);
+                    }
+                    return Some(stale);
+                }
+                Err(error) if refusals == REFUSALS => match set_aside(hub, items, &error).await {
+                    Ok(()) => return Some(vec![false; items.len()]),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => {
+                    refusals += 1;
+                    error.to_string()
+                }
             },
-            None => "Redis is away".to_owned(),
         };
         insistence.again(hub, items.len(), &error).await?;
     }
 }
+
+/// What Postgres refuses so often alone, after the first time, it will not take the next time either.
+const REFUSALS: u32 = 2;
+
+/// An outcome that cannot be written would come again and again: its message is set aside.
+async fn set_aside(hub: &Hub, items: &[Reported], error: &sqlx::Error) -> sqlx::Result<()> {
+    let now = OffsetDateTime::now_utc();
+    let ids: Vec<MessageId> = items.iter().map(|item| item.message).collect();
+    let why = format!("set aside: its outcome cannot be written: {error}");
+    hub.standing.with(async |c| poison::set_aside(hub, c, &ids, &why, now).await).await?;
+    let end = |item: &Reported| Settle { key: item.key(), token: item.token, then: Then::Done };
+    Written::nothing(now).schedule(hub, items.iter().map(end).collect()).await;
+    Ok(())
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Outcomes are written as often as it takes.
 struct Insistence {
@@ -132,11 +180,16 @@ struct Insistence {
 
 impl Insistence {
     fn begin() -> Self {
-        Self { begun: Instant::now(), pause: Duration::from_millis(50) }
+        Self { begun: Instant::now(), pause: FIRST_PAUSE }
     }
 
-    fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
+    /// It is written. Where it was not at first, it may have been all the same, the answer lost, and what follows from
+    /// it in the schedule with it.
+    fn end(&self, hub: &Hub) {
+        metrics::histogram!("posthorn_queue_outcome_seconds").record(self.begun.elapsed());
+        if self.pause > FIRST_PAUSE {
+            hub.recover.notify_one();
+        }
     }
 
     /// Waits for the next attempt. `None`: the service ends first.
@@ -157,19 +210,24 @@ impl Insistence {
 async fn claim(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
     let now = OffsetDateTime::now_utc();
     let leases: Vec<(Key, Token)> = items.iter().map(|item| (item.key(), item.token)).collect();
-    let known = |(key, token): &(Key, Token)| hub.leases.knows(*token, *key);
+    let known = |(key, token): &(Key, Token)| hub.leases.knows(*token, *key, Instant::now());
     match hub.schedule.claim(&leases, now, now + hub.config.lease.length).await {
         Ok(holds) => {
-            let good = |(lease, hold)| match hold {
+            let good = |(lease, hold): (&(Key, Token), Hold)| match hold {
                 Hold::Holds => true,
-                Hold::Superseded => false,
+                Hold::Superseded => {
+                    hub.leases.settle(&[(lease.1, lease.0)]);
+                    false
+                }
                 Hold::Unknown => known(lease),
             };
             Some(leases.iter().zip(holds).map(good).collect())
         }
         Err(error) => {
             hub.redis_failed(&error);
-            leases.iter().all(known).then(|| vec![true; items.len()])
+            // What was in hand, and is neither there nor made known, is given anew by the schedule.
+            let told = |lease: &(Key, Token)| known(lease) || lease.1.is_in_hand();
+            leases.iter().all(told).then(|| leases.iter().map(known).collect())
         }
     }
 }
@@ -246,7 +304,7 @@ async fn routed(
 pub(crate) struct Written {
     now: OffsetDateTime,
     adds: Vec<(Kind, Item, OffsetDateTime)>,
-    learn: Vec<(crate::schedule::Lane, Learn)>,
+    learn: Vec<(Lane, Learn)>,
     notices: Vec<(Item, OffsetDateTime)>,
 }
 
@@ -263,6 +321,7 @@ pub(crate) async fn commit(
     spool::update::recipients(connection, &effects.updates()).await?;
     spool::insert::recipients(connection, &effects.inserts()).await?;
     spool::update::messages(connection, &effects.going_on()).await?;
+    let suspended = suspend_with_domain(connection, &effects).await?;
     let ended = effects.ended();
     end(connection, &effects, &ended).await?;
     for id in &ended {
@@ -294,7 +353,21 @@ pub(crate) async fn commit(
         Some(at) => (*lane, Learn::Unavailable { concurrency, until: at.min(back_off) }),
         None => (*lane, Learn::Success { concurrency, max }),
     });
-    Ok(Written { now, learn: learn.collect(), adds: effects.adds, notices })
+    let suspend = suspended.iter().map(|destination| (Lane::remote(destination), Learn::Suspend));
+    Ok(Written { now, learn: learn.chain(suspend).collect(), adds: effects.adds, notices })
+}
+
+/// Suspends destinations that the mail of a suspended domain comes to; returns them.
+async fn suspend_with_domain(
+    connection: &mut PgConnection,
+    effects: &Effects<'_>,
+) -> sqlx::Result<Vec<String>> {
+    let comes = effects.remote();
+    if comes.0.is_empty() {
+        Ok(Vec::new())
+    } else {
+        spool::admin::suspend_with_domain(connection, &comes).await
+    }
 }
 
 /// Messages end: their rows go, and their content where no mailbox can have it.
@@ -304,9 +377,9 @@ async fn end(connection: &mut PgConnection, effects: &Effects<'_>, ended: &[Mess
     for (id, placed) in placed {
         let maybe_local = effects.messages[&id].maybe_local
             || effects.new.iter().any(|(of, r)| *of == id && r.kind() == Kind::Local);
-        if !placed.local && !maybe_local {
+        if !placed.local && !placed.unplaced && !maybe_local {
             delete.push(id);
-        } else if !placed.all_delivered || maybe_local {
+        } else if !placed.all_delivered || placed.unplaced || maybe_local {
             release.push(id);
         }
     }
@@ -320,6 +393,10 @@ async fn end(connection: &mut PgConnection, effects: &Effects<'_>, ended: &[Mess
 }
 
 impl Written {
+    fn nothing(now: OffsetDateTime) -> Self {
+        Self { now, adds: Vec::new(), learn: Vec::new(), notices: Vec::new() }
+    }
+
     /// Brings the schedule up to the ledger. What Redis does not take now is found again by the sweep.
     pub(crate) async fn schedule(self, hub: &Hub, ends: Vec<Settle>) {
         let now = self.now;

@@ -1,14 +1,16 @@
 //! The schedule in Redis: what is due when, leased to whom, held back by what. All of it can be made anew from Postgres.
 //!
-//! One function a script; the scripts are in `schedule/`, the table of keys in the README. The caller's clock is the
-//! only one: times are arguments.
+//! One function per script; the scripts are in `schedule/`, the table of keys in the README. Times are arguments; in
+//! Redis they are by its own clock.
 
 mod ask;
+mod clock;
 mod connection;
 mod item;
 mod open;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionManagerConfig;
@@ -19,6 +21,7 @@ pub(crate) use ask::{Add, Ask, Hold, Learn, Leased, Leasing, Settle, Then};
 pub(crate) use item::{Flow, Item, Key, Kind, Lane, Token};
 
 use crate::config;
+use clock::Clock;
 use connection::Connection;
 
 /// The most items that one script call is given: more would keep Redis from others for long.
@@ -36,6 +39,7 @@ pub(crate) struct Schedule {
     prefix: String,
     partitions: u16,
     scripts: &'static Scripts,
+    clock: Arc<Clock>,
 }
 
 struct Scripts {
@@ -64,6 +68,7 @@ impl Schedule {
             prefix: config.prefix.clone(),
             partitions: config.partitions,
             scripts: scripts(),
+            clock: Arc::default(),
         })
     }
 
@@ -84,6 +89,14 @@ impl Schedule {
         command.exec_async(&mut self.connection.clone()).await
     }
 
+    /// Asks Redis for the time, by which the schedule goes.
+    pub(crate) async fn set_clock(&self) -> RedisResult<()> {
+        let (seconds, micros): (i64, i64) =
+            redis::cmd("TIME").query_async(&mut self.connection.clone()).await?;
+        self.clock.set(seconds * 1000 + micros / 1000);
+        Ok(())
+    }
+
     /// The partitions of a kind.
     pub(crate) fn partitions(&self) -> std::ops::Range<u16> {
         0..self.partitions
@@ -102,9 +115,9 @@ impl Schedule {
         for (partition, items) in self.split(items.iter().map(|item| (kind, item.0.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.add, partition);
-                call.arg(millis(now)).arg(how);
+                call.arg(self.clock.millis(now)).arg(how);
                 for (item, at) in items {
-                    call.arg(&item.bytes()[..]).arg(millis(*at));
+                    call.arg(&item.bytes()[..]).arg(self.clock.millis(*at));
                 }
                 changed += call.invoke_async::<u64>(&mut self.connection.clone()).await?;
             }
@@ -138,7 +151,7 @@ impl Schedule {
                 let mut command = redis::cmd("ZADD");
                 command.arg(self.key(kind, partition, "due")).arg(how);
                 for item in items {
-                    command.arg(millis(at)).arg(&item.bytes()[..]);
+                    command.arg(self.clock.millis(at)).arg(&item.bytes()[..]);
                 }
                 command.exec_async(&mut self.connection.clone()).await?;
             }
@@ -164,15 +177,15 @@ impl Schedule {
     /// Leases a batch of a partition.
     pub(crate) async fn lease(&self, kind: Kind, partition: u16, ask: &Ask) -> RedisResult<Leasing> {
         let mut call = self.call(&self.scripts.lease, (kind, partition));
-        call.arg(millis(ask.now))
-            .arg(millis(ask.until))
+        call.arg(self.clock.millis(ask.now))
+            .arg(self.clock.millis(ask.until))
             .arg(ask.most)
             .arg(&[kind as u8][..])
             .arg(&item::nonce()[..])
             .arg(ask.concurrency)
             .arg(PROMOTED_A_CALL);
         let answer: Vec<Value> = call.invoke_async(&mut self.connection.clone()).await?;
-        read_leasing(&answer).ok_or_else(|| malformed("lease"))
+        read_leasing(&answer, &self.clock).ok_or_else(|| malformed("lease"))
     }
 
     /// Which leases still hold; those that do are renewed until `until`.
@@ -187,7 +200,7 @@ impl Schedule {
         for (partition, leases) in self.split(numbered.map(|(at, l)| (l.1.kind(), l.0, (at, l)))) {
             for leases in leases.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.claim, partition);
-                call.arg(millis(now)).arg(millis(until));
+                call.arg(self.clock.millis(now)).arg(self.clock.millis(until));
                 for (_, (key, token)) in leases {
                     call.arg(&key.bytes()[..]).arg(&token.bytes()[..]);
                 }
@@ -213,7 +226,7 @@ impl Schedule {
         until: OffsetDateTime,
     ) -> RedisResult<u64> {
         let mut call = self.call(&self.scripts.extend, (token.kind(), partition));
-        call.arg(millis(now)).arg(millis(until)).arg(&token.bytes()[..]);
+        call.arg(self.clock.millis(now)).arg(self.clock.millis(until)).arg(&token.bytes()[..]);
         call.invoke_async(&mut self.connection.clone()).await
     }
 
@@ -224,11 +237,11 @@ impl Schedule {
         for (partition, ends) in self.split(numbered.map(|(at, e)| (e.token.kind(), e.key, (at, e)))) {
             for ends in ends.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.settle, partition);
-                call.arg(millis(now));
+                call.arg(self.clock.millis(now));
                 for (_, end) in ends {
                     let (at, back) = match end.then {
                         Then::Done => (String::new(), ""),
-                        Then::At(at) => (millis(at).to_string(), ""),
+                        Then::At(at) => (self.clock.millis(at).to_string(), ""),
                         Then::Back => (String::new(), "back"),
                     };
                     call.arg(&end.key.bytes()[..]).arg(&end.token.bytes()[..]).arg(at).arg(back);
@@ -246,11 +259,11 @@ impl Schedule {
     pub(crate) async fn learn(&self, lane: Lane, learn: Learn, now: OffsetDateTime) -> RedisResult<()> {
         let partition = (Kind::Remote, self.part_of_lane(lane));
         let mut call = self.call(&self.scripts.lane, partition);
-        call.arg(millis(now)).arg(&lane.0[..]);
+        call.arg(self.clock.millis(now)).arg(&lane.0[..]);
         match learn {
             Learn::Success { concurrency, max } => call.arg("success").arg(concurrency).arg(max),
             Learn::Unavailable { concurrency, until } => {
-                call.arg("unavailable").arg(concurrency).arg(millis(until))
+                call.arg("unavailable").arg(concurrency).arg(self.clock.millis(until))
             }
             Learn::Suspend => call.arg("suspend"),
             Learn::Resume => call.arg("resume"),
@@ -269,7 +282,7 @@ impl Schedule {
         for (partition, items) in self.split(items.iter().map(|i| (token.kind(), i.key, i))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.restore, partition);
-                call.arg(millis(until)).arg(&token.bytes()[..]);
+                call.arg(self.clock.millis(until)).arg(&token.bytes()[..]);
                 for item in items {
                     call.arg(&item.bytes()[..]);
                 }
@@ -366,7 +379,7 @@ fn scripts() -> &'static Scripts {
     })
 }
 
-fn read_leasing(answer: &[Value]) -> Option<Leasing> {
+fn read_leasing(answer: &[Value], clock: &Clock) -> Option<Leasing> {
     let bytes = |value: &Value| match value {
         Value::BulkString(bytes) => Some(bytes.clone()),
         _ => None,
@@ -376,7 +389,7 @@ fn read_leasing(answer: &[Value]) -> Option<Leasing> {
         b"empty" => Some(Leasing::Empty),
         b"nothing" => {
             let next = String::from_utf8(bytes(rest.first()?)?).ok()?;
-            Some(Leasing::Nothing(next.parse().ok().and_then(time_of)))
+            Some(Leasing::Nothing(next.parse().ok().and_then(|at| clock.time(at))))
         }
         b"batch" => {
             let (token, rest) = rest.split_first()?;
@@ -398,14 +411,6 @@ fn numbers(answer: Vec<i64>) -> Vec<u8> {
 
 fn malformed(script: &'static str) -> redis::RedisError {
     (redis::ErrorKind::UnexpectedReturnType, "a script answered something else", script.to_owned()).into()
-}
-
-fn millis(at: OffsetDateTime) -> i64 {
-    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
-}
-
-fn time_of(millis: i64) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()
 }
 
 #[cfg(test)]

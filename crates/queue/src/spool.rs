@@ -1,4 +1,4 @@
-//! The ledger in Postgres: what is still owed. One function a statement, by subject in `spool/`.
+//! The ledger in Postgres: what is still owed. One function per statement, by subject in `spool/`.
 
 pub(crate) mod admin;
 pub(crate) mod find;

@@ -23,6 +23,8 @@ use crate::spool::{self, Message};
 const BATCH: i64 = 200;
 /// Longer than this nobody sleeps, lest another replica's word be waited for that never came.
 const LONGEST: Duration = Duration::from_secs(60);
+/// When a message is looked at again that Postgres took nothing of.
+const REFUSED: Duration = Duration::from_secs(600);
 
 /// Looks until told to stop.
 pub(crate) async fn run(hub: Arc<Hub>) {
@@ -35,6 +37,8 @@ pub(crate) async fn run(hub: Arc<Hub>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "messages whose time has come could not be looked at");
+                // It may have been written all the same, and nobody told the schedule.
+                hub.recover.notify_one();
                 Duration::from_secs(1)
             }
         };
@@ -53,26 +57,44 @@ pub(crate) fn end(config: &Config, expires_at: OffsetDateTime) -> OffsetDateTime
 
 /// Looks at all messages whose time has come; returns when the next one's has.
 async fn look(hub: &Hub) -> sqlx::Result<Option<OffsetDateTime>> {
+    let mut limit = BATCH;
     loop {
         let next = hub.standing.with(async |c| spool::find::next_timer(c).await).await?;
-        if next.is_none_or(|at| at > OffsetDateTime::now_utc()) || !look_at_some(hub).await? {
+        if next.is_none_or(|at| at > OffsetDateTime::now_utc()) {
             return Ok(next);
+        }
+        match look_at_some(hub, limit).await {
+            Ok(true) => {}
+            // Others are at them.
+            Ok(false) => return Ok(Some(OffsetDateTime::now_utc() + Duration::from_secs(1))),
+            Err(error) if spool::is_away(&error) => return Err(error),
+            // One of them is to blame: the others do not wait for it.
+            Err(error) if limit > 1 => {
+                tracing::warn!(%error, "Postgres refuses a batch of notices: writing them one by one");
+                limit = 1;
+            }
+            Err(error) => {
+                let later = OffsetDateTime::now_utc() + REFUSED;
+                let id = hub.standing.with(async |c| spool::find::postpone_timer(c, later).await).await?;
+                let message_id = id.map(tracing::field::display);
+                tracing::error!(message_id, %error, "what is due for a message cannot be written: tried again later");
+            }
         }
     }
 }
 
 /// One transaction; `false` when others have all of them.
-async fn look_at_some(hub: &Hub) -> sqlx::Result<bool> {
-    let look = async |connection: &mut PgConnection| look_over(connection, hub).await;
+async fn look_at_some(hub: &Hub, limit: i64) -> sqlx::Result<bool> {
+    let look = async |connection: &mut PgConnection| look_over(connection, hub, limit).await;
     let Some(written) = hub.standing.with(look).await? else { return Ok(false) };
     written.schedule(hub, Vec::new()).await;
     Ok(true)
 }
 
-async fn look_over(connection: &mut PgConnection, hub: &Hub) -> sqlx::Result<Option<Written>> {
+async fn look_over(connection: &mut PgConnection, hub: &Hub, limit: i64) -> sqlx::Result<Option<Written>> {
     let now = OffsetDateTime::now_utc();
     let mut transaction = connection.begin().await?;
-    let messages = spool::find::timers(&mut transaction, now, BATCH).await?;
+    let messages = spool::find::timers(&mut transaction, now, limit).await?;
     if messages.is_empty() {
         transaction.rollback().await?;
         return Ok(None);

@@ -190,6 +190,7 @@ impl Wake {
 
     async fn beat(&self, schedule: &Schedule) {
         loop {
+            let _ = schedule.set_clock().await;
             tokio::time::sleep(SILENCE / 3).await;
             self.say(schedule, BEAT, &[]).await;
         }

@@ -35,7 +35,7 @@ pub struct Config {
     pub own_names: Vec<Domain>,
     /// Its addresses.
     pub own_addresses: Vec<IpAddr>,
-    /// Who gets the mail for postmaster where nobody else does; empty: nobody.
+    /// Who gets the mail for postmaster where there is no such address; empty: the catch-all, or nobody.
     #[serde(deserialize_with = "optional_address")]
     pub postmaster: Option<Address>,
     /// The directory's database.
@@ -73,7 +73,7 @@ pub struct Cache {
 pub struct Expansion {
     /// How many aliases and lists may stand one behind the other.
     pub depth: usize,
-    /// To how many addresses a recipient may come.
+    /// The most addresses that a recipient may expand to.
     pub targets: usize,
 }
 

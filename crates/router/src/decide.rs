@@ -31,9 +31,9 @@ use locate::{Found, Place, is_own_literal, locate};
 pub(crate) struct Policy {
     /// How many aliases, lists and catch-alls may stand one behind the other.
     pub(crate) depth: usize,
-    /// To how many addresses a recipient may come.
+    /// The most addresses that a recipient may expand to.
     pub(crate) targets: usize,
-    /// Who gets the mail for postmaster@ in domains that have none of their own.
+    /// Who gets the mail for postmaster@ in domains that have no such address: this, and not a catch-all.
     pub(crate) postmaster: Option<Address>,
     /// What this installation itself is called.
     pub(crate) own: Own,

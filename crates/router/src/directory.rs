@@ -1,4 +1,4 @@
-//! The directory in Postgres: schema `directory`, one function a statement, by subject.
+//! The directory in Postgres: schema `directory`, one function per statement, by subject.
 
 pub(crate) mod accounts;
 pub(crate) mod aliases;

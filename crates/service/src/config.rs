@@ -1,6 +1,6 @@
 //! Settings out of a service's commented defaults, a file, the environment and the command line.
 //!
-//! Later sources go before earlier ones: defaults, file, environment, command line. A service has one section
+//! Later sources override earlier ones: defaults, file, environment, command line. A service has one section
 //! (`[queue]`), and reads no other; `[telemetry]` is read by the process. A setting's dotted name (`queue.give_up.after`)
 //! is `POSTHORN_QUEUE__GIVE_UP__AFTER` in the environment; the same with `_FILE` at its end names a file that holds
 //! the value (a secret).

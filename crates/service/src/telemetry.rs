@@ -1,6 +1,7 @@
 //! Logs, metrics and spans of a process.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
@@ -8,6 +9,7 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -25,7 +27,7 @@ pub struct Config {
     pub log: Log,
     /// Where spans go by OTLP over gRPC (`http://collector:4317`); empty: nowhere.
     pub otlp_endpoint: String,
-    /// Of the traces that begin here, the part that is exported, 0.0 to 1.0. The caller's choice goes before it.
+    /// Of the traces that begin here, the part that is exported, 0.0 to 1.0. The caller's choice overrides it.
     pub sample: f64,
 }
 
@@ -87,7 +89,9 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Error> 
         .with_tracked_inactivity(false)
         .with_location(false)
         .with_threads(false)
-        .with_context_activation(false);
+        .with_context_activation(false)
+        // Whatever is logged: the caller's context goes with the message, and spans go where they are wanted.
+        .with_filter(LevelFilter::INFO);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
@@ -95,7 +99,8 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Error> 
         Format::Human => lines.with_target(false).boxed(),
         Format::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(spans).with(lines).try_init().map_err(Error::fatal)?;
+    let lines = lines.with_filter(filter);
+    tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(Error::fatal)?;
     let metrics = PrometheusBuilder::new()
         .set_buckets(&[
             0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -103,5 +108,14 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Error> 
         .map_err(Error::fatal)?
         .install_recorder()
         .map_err(Error::fatal)?;
+    tokio::spawn(upkeep(metrics.clone()));
     Ok(Telemetry { metrics, tracer })
+}
+
+/// Puts what histograms were told into their buckets, where else the next scrape would: nobody may scrape.
+async fn upkeep(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        metrics.run_upkeep();
+    }
 }

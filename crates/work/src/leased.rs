@@ -77,7 +77,7 @@ impl Leased {
         self.tell(Ended::Reported(ItemReport { token, message_id, report: Some(report) }));
     }
 
-    /// Reports one outcome a recipient, in the item's order.
+    /// Reports one outcome per recipient, in the item's order.
     pub fn report_outcomes(self, outcomes: Vec<Outcome>) {
         let recipients = self.item.recipients.iter().zip(outcomes);
         let recipients = recipients.map(|(recipient, outcome)| RecipientOutcome {

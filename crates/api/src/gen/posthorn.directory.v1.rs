@@ -49,7 +49,8 @@ pub struct Domain {
     /// Where mail for unknown local parts goes: an address, ours or not; empty: it is refused.
     #[prost(string, tag = "3")]
     pub catch_all: ::prost::alloc::string::String,
-    /// What parts the local part from a subaddress (RFC 5233); empty: no subaddressing. Absent at creation: "+".
+    /// What parts the local part from a subaddress (RFC 5233); empty: no subaddressing. Absent: "+" at creation, none in
+    /// an update.
     #[prost(string, optional, tag = "4")]
     pub subaddress_separator: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "5")]
@@ -109,7 +110,7 @@ pub struct DeleteDomainRequest {
 pub struct DeleteDomainResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Account {
-    /// A UUID, given at creation.
+    /// A UUID, given by the directory at creation.
     #[prost(string, tag = "1")]
     pub account_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -119,7 +120,7 @@ pub struct Account {
     /// 0 is unlimited.
     #[prost(uint64, tag = "4")]
     pub quota_bytes: u64,
-    /// A disabled account refuses mail (4xx) and lets no one in.
+    /// A disabled account refuses mail for now (450 4.2.1). The Mailbox API still opens its mailbox.
     #[prost(bool, tag = "5")]
     pub disabled: bool,
     #[prost(message, optional, tag = "6")]
@@ -129,7 +130,7 @@ pub struct Account {
 pub struct CreateAccountRequest {
     #[prost(message, optional, tag = "1")]
     pub account: ::core::option::Option<Account>,
-    /// Kept as an Argon2id hash. Empty: no one can log in.
+    /// Kept as an Argon2id hash; nothing asks for it yet. Empty: none, so that no one can log in.
     #[prost(string, tag = "2")]
     pub password: ::prost::alloc::string::String,
 }
@@ -356,7 +357,8 @@ pub struct Key {
     pub tenant_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub description: ::prost::alloc::string::String,
-    /// "submit", "mailbox", "directory", "queue", "trace". At least one.
+    /// "submit", "mailbox", "directory", "queue", "trace". At least one. "queue" and "trace" are not enforced yet: whoever
+    /// reaches the queue's port may call its services.
     #[prost(string, repeated, tag = "4")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "5")]
@@ -441,10 +443,18 @@ pub mod directory_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// For all: Create is ALREADY_EXISTS when the name is taken, Get and Delete are NOT_FOUND when it is not there,
-    /// INVALID_ARGUMENT when a field is wrong (BadRequest names it), FAILED_PRECONDITION when something else needs or
-    /// lacks it (a domain with accounts; an account in a domain that is not ours). Lists page; page_size at most 1,000,
-    /// 0 is 100. A change is seen by every replica at once.
+    /// Called by operators (posthorn ctl) and by programs that provision: from a trusted network, or with an API key of
+    /// the tenant "default" and the scope "directory" (authorization: Bearer KEY). Keys of other tenants manage nothing
+    /// yet. A change is seen by every replica at once.
+    ///
+    /// Repeating a call is harmless, but for CreateKey: nothing is made, changed or deleted twice. Get and List only read.
+    /// A Create that has succeeded is ALREADY_EXISTS when it comes again, a Delete NOT_FOUND; an Update has the same
+    /// result.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAUTHENTICATED: a key is needed and missing, or
+    /// it is malformed, unknown, expired or revoked. PERMISSION_DENIED: the key is not for managing the directory.
+    /// UNAVAILABLE (RetryInfo): Postgres cannot be reached. INTERNAL: a statement failed; the router's log says why. Lists
+    /// page: page_size is at most 1,000, and 0 is 100.
     #[derive(Debug, Clone)]
     pub struct DirectoryServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -525,6 +535,7 @@ pub mod directory_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// ALREADY_EXISTS: there is a tenant of this id.
         pub async fn create_tenant(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTenantRequest>,
@@ -554,6 +565,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// All tenants, by id.
         pub async fn list_tenants(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTenantsRequest>,
@@ -583,6 +595,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// NOT_FOUND: there is no such tenant. FAILED_PRECONDITION: it still has domains or keys, or is "default".
         pub async fn delete_tenant(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteTenantRequest>,
@@ -612,6 +625,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From now on the domain's mail is kept here. ALREADY_EXISTS: it is in the directory. FAILED_PRECONDITION: there is
+        /// no such tenant.
         pub async fn create_domain(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateDomainRequest>,
@@ -641,6 +656,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// NOT_FOUND: the domain is not in the directory.
         pub async fn get_domain(
             &mut self,
             request: impl tonic::IntoRequest<super::GetDomainRequest>,
@@ -670,6 +686,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces all but the name and the tenant; of two calls at the same time, the later one counts. NOT_FOUND: the
+        /// domain is not in the directory.
         pub async fn update_domain(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateDomainRequest>,
@@ -699,6 +717,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// All domains, by name.
         pub async fn list_domains(
             &mut self,
             request: impl tonic::IntoRequest<super::ListDomainsRequest>,
@@ -728,6 +747,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From now on the domain's mail goes where routes and the DNS say. NOT_FOUND: the domain is not in the directory.
+        /// FAILED_PRECONDITION: it still has accounts, aliases or lists.
         pub async fn delete_domain(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteDomainRequest>,
@@ -757,6 +778,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The account's mailbox is made at its first use. ALREADY_EXISTS: the address is that of an account, an alias or a
+        /// list. FAILED_PRECONDITION: its domain is not in the directory.
         pub async fn create_account(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateAccountRequest>,
@@ -786,6 +809,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// NOT_FOUND: there is no such account.
         pub async fn get_account(
             &mut self,
             request: impl tonic::IntoRequest<super::GetAccountRequest>,
@@ -815,6 +839,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces all but the address and the id; of two calls at the same time, the later one counts. NOT_FOUND: there is
+        /// no such account.
         pub async fn update_account(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateAccountRequest>,
@@ -844,6 +870,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Accounts by domain and local part.
         pub async fn list_accounts(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAccountsRequest>,
@@ -873,6 +900,9 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The address takes no more mail, and its mailbox can no longer be opened. What is in the mailbox is not deleted: it
+        /// stays in the store of local-delivery, where an account made later with the same address does not find it. Mail that
+        /// was routed to the account before goes there, too. NOT_FOUND: there is no such account.
         pub async fn delete_account(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteAccountRequest>,
@@ -902,6 +932,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// ALREADY_EXISTS: the address is that of an account, an alias or a list. FAILED_PRECONDITION: its domain is not in
+        /// the directory.
         pub async fn create_alias(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateAliasRequest>,
@@ -931,6 +963,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Aliases by domain and local part.
         pub async fn list_aliases(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAliasesRequest>,
@@ -960,6 +993,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// NOT_FOUND: there is no such alias.
         pub async fn delete_alias(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteAliasRequest>,
@@ -989,6 +1023,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// ALREADY_EXISTS: the address is that of an account, an alias or a list. FAILED_PRECONDITION: its domain is not in
+        /// the directory.
         pub async fn create_distribution_list(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateDistributionListRequest>,
@@ -1018,6 +1054,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// A list with all its members. NOT_FOUND: there is no such list.
         pub async fn get_distribution_list(
             &mut self,
             request: impl tonic::IntoRequest<super::GetDistributionListRequest>,
@@ -1047,6 +1084,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Removes members, adds members, and sets the owner, in one transaction. Members that are there already, or are not
+        /// there, are passed over. NOT_FOUND: there is no such list. FAILED_PRECONDITION: it would have too many members.
         pub async fn update_distribution_list(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateDistributionListRequest>,
@@ -1076,6 +1115,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Lists by domain and local part.
         pub async fn list_distribution_lists(
             &mut self,
             request: impl tonic::IntoRequest<super::ListDistributionListsRequest>,
@@ -1105,6 +1145,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// NOT_FOUND: there is no such list.
         pub async fn delete_distribution_list(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteDistributionListRequest>,
@@ -1134,6 +1175,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// ALREADY_EXISTS: there is a route for this domain.
         pub async fn create_route(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateRouteRequest>,
@@ -1163,6 +1205,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// All routes, by domain.
         pub async fn list_routes(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRoutesRequest>,
@@ -1192,6 +1235,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// From now on the DNS decides again. NOT_FOUND: there is no such route.
         pub async fn delete_route(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteRouteRequest>,
@@ -1221,6 +1265,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Not harmless to repeat: each call makes another key. When the answer was lost, delete the key that it made: its
+        /// secret cannot be shown again. FAILED_PRECONDITION: there is no such tenant.
         pub async fn create_key(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateKeyRequest>,
@@ -1250,6 +1296,7 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// All keys, by id, without their secrets.
         pub async fn list_keys(
             &mut self,
             request: impl tonic::IntoRequest<super::ListKeysRequest>,
@@ -1276,6 +1323,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Revokes a key; other services believe in it for some seconds more (router.cache.keys). NOT_FOUND: there is no
+        /// such key.
         pub async fn delete_key(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteKeyRequest>,
@@ -1305,7 +1354,8 @@ pub mod directory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Where a message to this address would go, and why, without sending one. Reads only.
+        /// Where a message to this address would go, and why, without sending one. Reads only. What the DNS does not answer
+        /// is a target that is decided "later".
         pub async fn explain(
             &mut self,
             request: impl tonic::IntoRequest<super::ExplainRequest>,
@@ -1347,6 +1397,7 @@ pub mod directory_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DirectoryServiceServer.
     #[async_trait]
     pub trait DirectoryService: std::marker::Send + std::marker::Sync + 'static {
+        /// ALREADY_EXISTS: there is a tenant of this id.
         async fn create_tenant(
             &self,
             request: tonic::Request<super::CreateTenantRequest>,
@@ -1354,6 +1405,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateTenantResponse>,
             tonic::Status,
         >;
+        /// All tenants, by id.
         async fn list_tenants(
             &self,
             request: tonic::Request<super::ListTenantsRequest>,
@@ -1361,6 +1413,7 @@ pub mod directory_service_server {
             tonic::Response<super::ListTenantsResponse>,
             tonic::Status,
         >;
+        /// NOT_FOUND: there is no such tenant. FAILED_PRECONDITION: it still has domains or keys, or is "default".
         async fn delete_tenant(
             &self,
             request: tonic::Request<super::DeleteTenantRequest>,
@@ -1368,6 +1421,8 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteTenantResponse>,
             tonic::Status,
         >;
+        /// From now on the domain's mail is kept here. ALREADY_EXISTS: it is in the directory. FAILED_PRECONDITION: there is
+        /// no such tenant.
         async fn create_domain(
             &self,
             request: tonic::Request<super::CreateDomainRequest>,
@@ -1375,6 +1430,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateDomainResponse>,
             tonic::Status,
         >;
+        /// NOT_FOUND: the domain is not in the directory.
         async fn get_domain(
             &self,
             request: tonic::Request<super::GetDomainRequest>,
@@ -1382,6 +1438,8 @@ pub mod directory_service_server {
             tonic::Response<super::GetDomainResponse>,
             tonic::Status,
         >;
+        /// Replaces all but the name and the tenant; of two calls at the same time, the later one counts. NOT_FOUND: the
+        /// domain is not in the directory.
         async fn update_domain(
             &self,
             request: tonic::Request<super::UpdateDomainRequest>,
@@ -1389,6 +1447,7 @@ pub mod directory_service_server {
             tonic::Response<super::UpdateDomainResponse>,
             tonic::Status,
         >;
+        /// All domains, by name.
         async fn list_domains(
             &self,
             request: tonic::Request<super::ListDomainsRequest>,
@@ -1396,6 +1455,8 @@ pub mod directory_service_server {
             tonic::Response<super::ListDomainsResponse>,
             tonic::Status,
         >;
+        /// From now on the domain's mail goes where routes and the DNS say. NOT_FOUND: the domain is not in the directory.
+        /// FAILED_PRECONDITION: it still has accounts, aliases or lists.
         async fn delete_domain(
             &self,
             request: tonic::Request<super::DeleteDomainRequest>,
@@ -1403,6 +1464,8 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteDomainResponse>,
             tonic::Status,
         >;
+        /// The account's mailbox is made at its first use. ALREADY_EXISTS: the address is that of an account, an alias or a
+        /// list. FAILED_PRECONDITION: its domain is not in the directory.
         async fn create_account(
             &self,
             request: tonic::Request<super::CreateAccountRequest>,
@@ -1410,6 +1473,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateAccountResponse>,
             tonic::Status,
         >;
+        /// NOT_FOUND: there is no such account.
         async fn get_account(
             &self,
             request: tonic::Request<super::GetAccountRequest>,
@@ -1417,6 +1481,8 @@ pub mod directory_service_server {
             tonic::Response<super::GetAccountResponse>,
             tonic::Status,
         >;
+        /// Replaces all but the address and the id; of two calls at the same time, the later one counts. NOT_FOUND: there is
+        /// no such account.
         async fn update_account(
             &self,
             request: tonic::Request<super::UpdateAccountRequest>,
@@ -1424,6 +1490,7 @@ pub mod directory_service_server {
             tonic::Response<super::UpdateAccountResponse>,
             tonic::Status,
         >;
+        /// Accounts by domain and local part.
         async fn list_accounts(
             &self,
             request: tonic::Request<super::ListAccountsRequest>,
@@ -1431,6 +1498,9 @@ pub mod directory_service_server {
             tonic::Response<super::ListAccountsResponse>,
             tonic::Status,
         >;
+        /// The address takes no more mail, and its mailbox can no longer be opened. What is in the mailbox is not deleted: it
+        /// stays in the store of local-delivery, where an account made later with the same address does not find it. Mail that
+        /// was routed to the account before goes there, too. NOT_FOUND: there is no such account.
         async fn delete_account(
             &self,
             request: tonic::Request<super::DeleteAccountRequest>,
@@ -1438,6 +1508,8 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteAccountResponse>,
             tonic::Status,
         >;
+        /// ALREADY_EXISTS: the address is that of an account, an alias or a list. FAILED_PRECONDITION: its domain is not in
+        /// the directory.
         async fn create_alias(
             &self,
             request: tonic::Request<super::CreateAliasRequest>,
@@ -1445,6 +1517,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateAliasResponse>,
             tonic::Status,
         >;
+        /// Aliases by domain and local part.
         async fn list_aliases(
             &self,
             request: tonic::Request<super::ListAliasesRequest>,
@@ -1452,6 +1525,7 @@ pub mod directory_service_server {
             tonic::Response<super::ListAliasesResponse>,
             tonic::Status,
         >;
+        /// NOT_FOUND: there is no such alias.
         async fn delete_alias(
             &self,
             request: tonic::Request<super::DeleteAliasRequest>,
@@ -1459,6 +1533,8 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteAliasResponse>,
             tonic::Status,
         >;
+        /// ALREADY_EXISTS: the address is that of an account, an alias or a list. FAILED_PRECONDITION: its domain is not in
+        /// the directory.
         async fn create_distribution_list(
             &self,
             request: tonic::Request<super::CreateDistributionListRequest>,
@@ -1466,6 +1542,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateDistributionListResponse>,
             tonic::Status,
         >;
+        /// A list with all its members. NOT_FOUND: there is no such list.
         async fn get_distribution_list(
             &self,
             request: tonic::Request<super::GetDistributionListRequest>,
@@ -1473,6 +1550,8 @@ pub mod directory_service_server {
             tonic::Response<super::GetDistributionListResponse>,
             tonic::Status,
         >;
+        /// Removes members, adds members, and sets the owner, in one transaction. Members that are there already, or are not
+        /// there, are passed over. NOT_FOUND: there is no such list. FAILED_PRECONDITION: it would have too many members.
         async fn update_distribution_list(
             &self,
             request: tonic::Request<super::UpdateDistributionListRequest>,
@@ -1480,6 +1559,7 @@ pub mod directory_service_server {
             tonic::Response<super::UpdateDistributionListResponse>,
             tonic::Status,
         >;
+        /// Lists by domain and local part.
         async fn list_distribution_lists(
             &self,
             request: tonic::Request<super::ListDistributionListsRequest>,
@@ -1487,6 +1567,7 @@ pub mod directory_service_server {
             tonic::Response<super::ListDistributionListsResponse>,
             tonic::Status,
         >;
+        /// NOT_FOUND: there is no such list.
         async fn delete_distribution_list(
             &self,
             request: tonic::Request<super::DeleteDistributionListRequest>,
@@ -1494,6 +1575,7 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteDistributionListResponse>,
             tonic::Status,
         >;
+        /// ALREADY_EXISTS: there is a route for this domain.
         async fn create_route(
             &self,
             request: tonic::Request<super::CreateRouteRequest>,
@@ -1501,6 +1583,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateRouteResponse>,
             tonic::Status,
         >;
+        /// All routes, by domain.
         async fn list_routes(
             &self,
             request: tonic::Request<super::ListRoutesRequest>,
@@ -1508,6 +1591,7 @@ pub mod directory_service_server {
             tonic::Response<super::ListRoutesResponse>,
             tonic::Status,
         >;
+        /// From now on the DNS decides again. NOT_FOUND: there is no such route.
         async fn delete_route(
             &self,
             request: tonic::Request<super::DeleteRouteRequest>,
@@ -1515,6 +1599,8 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteRouteResponse>,
             tonic::Status,
         >;
+        /// Not harmless to repeat: each call makes another key. When the answer was lost, delete the key that it made: its
+        /// secret cannot be shown again. FAILED_PRECONDITION: there is no such tenant.
         async fn create_key(
             &self,
             request: tonic::Request<super::CreateKeyRequest>,
@@ -1522,6 +1608,7 @@ pub mod directory_service_server {
             tonic::Response<super::CreateKeyResponse>,
             tonic::Status,
         >;
+        /// All keys, by id, without their secrets.
         async fn list_keys(
             &self,
             request: tonic::Request<super::ListKeysRequest>,
@@ -1529,6 +1616,8 @@ pub mod directory_service_server {
             tonic::Response<super::ListKeysResponse>,
             tonic::Status,
         >;
+        /// Revokes a key; other services believe in it for some seconds more (router.cache.keys). NOT_FOUND: there is no
+        /// such key.
         async fn delete_key(
             &self,
             request: tonic::Request<super::DeleteKeyRequest>,
@@ -1536,16 +1625,25 @@ pub mod directory_service_server {
             tonic::Response<super::DeleteKeyResponse>,
             tonic::Status,
         >;
-        /// Where a message to this address would go, and why, without sending one. Reads only.
+        /// Where a message to this address would go, and why, without sending one. Reads only. What the DNS does not answer
+        /// is a target that is decided "later".
         async fn explain(
             &self,
             request: tonic::Request<super::ExplainRequest>,
         ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
     }
-    /// For all: Create is ALREADY_EXISTS when the name is taken, Get and Delete are NOT_FOUND when it is not there,
-    /// INVALID_ARGUMENT when a field is wrong (BadRequest names it), FAILED_PRECONDITION when something else needs or
-    /// lacks it (a domain with accounts; an account in a domain that is not ours). Lists page; page_size at most 1,000,
-    /// 0 is 100. A change is seen by every replica at once.
+    /// Called by operators (posthorn ctl) and by programs that provision: from a trusted network, or with an API key of
+    /// the tenant "default" and the scope "directory" (authorization: Bearer KEY). Keys of other tenants manage nothing
+    /// yet. A change is seen by every replica at once.
+    ///
+    /// Repeating a call is harmless, but for CreateKey: nothing is made, changed or deleted twice. Get and List only read.
+    /// A Create that has succeeded is ALREADY_EXISTS when it comes again, a Delete NOT_FOUND; an Update has the same
+    /// result.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAUTHENTICATED: a key is needed and missing, or
+    /// it is malformed, unknown, expired or revoked. PERMISSION_DENIED: the key is not for managing the directory.
+    /// UNAVAILABLE (RetryInfo): Postgres cannot be reached. INTERNAL: a statement failed; the router's log says why. Lists
+    /// page: page_size is at most 1,000, and 0 is 100.
     #[derive(Debug)]
     pub struct DirectoryServiceServer<T> {
         inner: Arc<T>,

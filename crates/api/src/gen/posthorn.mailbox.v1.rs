@@ -110,7 +110,7 @@ pub struct ListMessagesRequest {
     /// Empty: all folders, each in turn.
     #[prost(string, tag = "2")]
     pub folder: ::prost::alloc::string::String,
-    /// At most 1,000; 0 is 100.
+    /// At most 1,000 (more is taken for 1,000); 0 is 100.
     #[prost(uint32, tag = "3")]
     pub page_size: u32,
     #[prost(string, tag = "4")]
@@ -380,11 +380,16 @@ pub mod mailbox_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// A mailbox is named by its account's address. NOT_FOUND everywhere: no such account, folder or message; a call for
-    /// several messages passes over those that are not there, and is NOT_FOUND when none is.
-    /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAVAILABLE: the store cannot be reached.
-    /// UNAUTHENTICATED, PERMISSION_DENIED: callers from elsewhere than the trusted networks need an API key with the scope
-    /// "mailbox" (authorization: Bearer KEY), which opens the mailboxes of its tenant.
+    /// Called by programs, and by posthorn ctl mailbox: from a trusted network for every mailbox, or with an API key of
+    /// the scope "mailbox" (authorization: Bearer KEY) for the mailboxes of its tenant. A mailbox is named by its
+    /// account's address, and is made at its first use. UIDs are never given out twice in a folder, so that a change that
+    /// is repeated cannot hit another message.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong (BadRequest names it). NOT_FOUND: there is no such account (or it is
+    /// another tenant's), folder or message; a call for several messages passes over those that are not there, and is
+    /// NOT_FOUND when none is. UNAUTHENTICATED: a key is needed and missing, or it is malformed, unknown, expired or
+    /// revoked. PERMISSION_DENIED: the key does not have the scope "mailbox". UNAVAILABLE (RetryInfo): the store or the
+    /// directory cannot be reached. INTERNAL: a statement failed; the service's log says why.
     #[derive(Debug, Clone)]
     pub struct MailboxServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -492,7 +497,8 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: the mailbox has as many folders as it may.
+        /// Repeating it changes nothing (ALREADY_EXISTS). ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: the mailbox
+        /// has as many folders as it may.
         pub async fn create_folder(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateFolderRequest>,
@@ -519,8 +525,8 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// The folders below it go along. FAILED_PRECONDITION: INBOX cannot be renamed, nor a folder moved below itself.
-        /// ALREADY_EXISTS: the new name is taken.
+        /// The folders below it go along. Repeating it finds nothing to rename (NOT_FOUND). FAILED_PRECONDITION: INBOX
+        /// cannot be renamed, nor a folder moved below itself. ALREADY_EXISTS: the new name is taken.
         pub async fn rename_folder(
             &mut self,
             request: impl tonic::IntoRequest<super::RenameFolderRequest>,
@@ -547,7 +553,9 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Deletes a folder with its messages; folders below it stay. FAILED_PRECONDITION: INBOX cannot be deleted.
+        /// Deletes a folder with its messages; folders below it stay. A large one is emptied in steps: a call that fails may
+        /// have deleted some of its messages. Repeating it finds nothing to delete (NOT_FOUND). FAILED_PRECONDITION: INBOX
+        /// cannot be deleted.
         pub async fn delete_folder(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteFolderRequest>,
@@ -601,7 +609,8 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// One message: what is known of it, and as much of its bytes as asked for, in chunks. Reads only.
+        /// One message: what is known of it, and as much of its bytes as asked for, in chunks. Reads only. DATA_LOSS: the
+        /// store lacks some of its bytes.
         pub async fn get_message(
             &mut self,
             request: impl tonic::IntoRequest<super::GetMessageRequest>,
@@ -628,10 +637,10 @@ pub mod mailbox_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Ends only with the caller or the
-        /// service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE: what was
-        /// expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox: list anew.
-        /// RESOURCE_EXHAUSTED: too many watch.
+        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Reads only. Ends only with the caller
+        /// or the service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE:
+        /// what was expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox:
+        /// list anew. RESOURCE_EXHAUSTED (RetryInfo): too many watch.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -656,8 +665,9 @@ pub mod mailbox_service_client {
                 .insert(GrpcMethod::new("posthorn.mailbox.v1.MailboxService", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Puts a message into a folder without delivering it. Not idempotent. RESOURCE_EXHAUSTED: over quota, or larger than
-        /// an append may be. DEADLINE_EXCEEDED: the upload took too long.
+        /// Puts a message into a folder without delivering it. Not harmless to repeat: that appends it once more. A stream
+        /// that is cut leaves nothing. RESOURCE_EXHAUSTED: over quota, or larger than an append may be. DEADLINE_EXCEEDED:
+        /// the upload took too long.
         pub async fn append_message(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -689,7 +699,8 @@ pub mod mailbox_service_client {
                 );
             self.inner.client_streaming(req, path, codec).await
         }
-        /// Repeating it is harmless.
+        /// Repeating it is harmless; with unchanged_since, the messages that the first call changed are then left alone, and
+        /// named as modified.
         pub async fn set_flags(
             &mut self,
             request: impl tonic::IntoRequest<super::SetFlagsRequest>,
@@ -716,7 +727,7 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Flags and dates stay. Repeating it makes more copies. RESOURCE_EXHAUSTED: over quota.
+        /// Flags and dates stay. Not harmless to repeat: that makes more copies. RESOURCE_EXHAUSTED: over quota.
         pub async fn copy_messages(
             &mut self,
             request: impl tonic::IntoRequest<super::CopyMessagesRequest>,
@@ -743,7 +754,7 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Repeating it finds nothing to move (NOT_FOUND).
+        /// Flags and dates stay. Repeating it finds nothing to move (NOT_FOUND).
         pub async fn move_messages(
             &mut self,
             request: impl tonic::IntoRequest<super::MoveMessagesRequest>,
@@ -770,7 +781,8 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// To Trash; from Trash, or when the mailbox has none, for good.
+        /// Moves to Trash; what is in Trash already, or when the mailbox has none, is removed for good. Repeating it finds
+        /// nothing to delete (NOT_FOUND).
         pub async fn delete_messages(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteMessagesRequest>,
@@ -800,7 +812,9 @@ pub mod mailbox_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Removes messages for good: those named, or all that are flagged \Deleted.
+        /// Removes messages for good: those named, or all that are flagged \Deleted. A large folder is expunged in steps: a
+        /// call that fails may have removed some. Repeating it is harmless: what is named is not found (NOT_FOUND), and
+        /// nothing is flagged any more (OK, no UIDs).
         pub async fn expunge_messages(
             &mut self,
             request: impl tonic::IntoRequest<super::ExpungeMessagesRequest>,
@@ -853,7 +867,8 @@ pub mod mailbox_service_server {
             tonic::Response<super::ListFoldersResponse>,
             tonic::Status,
         >;
-        /// ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: the mailbox has as many folders as it may.
+        /// Repeating it changes nothing (ALREADY_EXISTS). ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: the mailbox
+        /// has as many folders as it may.
         async fn create_folder(
             &self,
             request: tonic::Request<super::CreateFolderRequest>,
@@ -861,8 +876,8 @@ pub mod mailbox_service_server {
             tonic::Response<super::CreateFolderResponse>,
             tonic::Status,
         >;
-        /// The folders below it go along. FAILED_PRECONDITION: INBOX cannot be renamed, nor a folder moved below itself.
-        /// ALREADY_EXISTS: the new name is taken.
+        /// The folders below it go along. Repeating it finds nothing to rename (NOT_FOUND). FAILED_PRECONDITION: INBOX
+        /// cannot be renamed, nor a folder moved below itself. ALREADY_EXISTS: the new name is taken.
         async fn rename_folder(
             &self,
             request: tonic::Request<super::RenameFolderRequest>,
@@ -870,7 +885,9 @@ pub mod mailbox_service_server {
             tonic::Response<super::RenameFolderResponse>,
             tonic::Status,
         >;
-        /// Deletes a folder with its messages; folders below it stay. FAILED_PRECONDITION: INBOX cannot be deleted.
+        /// Deletes a folder with its messages; folders below it stay. A large one is emptied in steps: a call that fails may
+        /// have deleted some of its messages. Repeating it finds nothing to delete (NOT_FOUND). FAILED_PRECONDITION: INBOX
+        /// cannot be deleted.
         async fn delete_folder(
             &self,
             request: tonic::Request<super::DeleteFolderRequest>,
@@ -892,7 +909,8 @@ pub mod mailbox_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// One message: what is known of it, and as much of its bytes as asked for, in chunks. Reads only.
+        /// One message: what is known of it, and as much of its bytes as asked for, in chunks. Reads only. DATA_LOSS: the
+        /// store lacks some of its bytes.
         async fn get_message(
             &self,
             request: tonic::Request<super::GetMessageRequest>,
@@ -903,16 +921,17 @@ pub mod mailbox_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Ends only with the caller or the
-        /// service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE: what was
-        /// expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox: list anew.
-        /// RESOURCE_EXHAUSTED: too many watch.
+        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Reads only. Ends only with the caller
+        /// or the service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE:
+        /// what was expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox:
+        /// list anew. RESOURCE_EXHAUSTED (RetryInfo): too many watch.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Puts a message into a folder without delivering it. Not idempotent. RESOURCE_EXHAUSTED: over quota, or larger than
-        /// an append may be. DEADLINE_EXCEEDED: the upload took too long.
+        /// Puts a message into a folder without delivering it. Not harmless to repeat: that appends it once more. A stream
+        /// that is cut leaves nothing. RESOURCE_EXHAUSTED: over quota, or larger than an append may be. DEADLINE_EXCEEDED:
+        /// the upload took too long.
         async fn append_message(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendMessageRequest>>,
@@ -920,7 +939,8 @@ pub mod mailbox_service_server {
             tonic::Response<super::AppendMessageResponse>,
             tonic::Status,
         >;
-        /// Repeating it is harmless.
+        /// Repeating it is harmless; with unchanged_since, the messages that the first call changed are then left alone, and
+        /// named as modified.
         async fn set_flags(
             &self,
             request: tonic::Request<super::SetFlagsRequest>,
@@ -928,7 +948,7 @@ pub mod mailbox_service_server {
             tonic::Response<super::SetFlagsResponse>,
             tonic::Status,
         >;
-        /// Flags and dates stay. Repeating it makes more copies. RESOURCE_EXHAUSTED: over quota.
+        /// Flags and dates stay. Not harmless to repeat: that makes more copies. RESOURCE_EXHAUSTED: over quota.
         async fn copy_messages(
             &self,
             request: tonic::Request<super::CopyMessagesRequest>,
@@ -936,7 +956,7 @@ pub mod mailbox_service_server {
             tonic::Response<super::CopyMessagesResponse>,
             tonic::Status,
         >;
-        /// Repeating it finds nothing to move (NOT_FOUND).
+        /// Flags and dates stay. Repeating it finds nothing to move (NOT_FOUND).
         async fn move_messages(
             &self,
             request: tonic::Request<super::MoveMessagesRequest>,
@@ -944,7 +964,8 @@ pub mod mailbox_service_server {
             tonic::Response<super::MoveMessagesResponse>,
             tonic::Status,
         >;
-        /// To Trash; from Trash, or when the mailbox has none, for good.
+        /// Moves to Trash; what is in Trash already, or when the mailbox has none, is removed for good. Repeating it finds
+        /// nothing to delete (NOT_FOUND).
         async fn delete_messages(
             &self,
             request: tonic::Request<super::DeleteMessagesRequest>,
@@ -952,7 +973,9 @@ pub mod mailbox_service_server {
             tonic::Response<super::DeleteMessagesResponse>,
             tonic::Status,
         >;
-        /// Removes messages for good: those named, or all that are flagged \Deleted.
+        /// Removes messages for good: those named, or all that are flagged \Deleted. A large folder is expunged in steps: a
+        /// call that fails may have removed some. Repeating it is harmless: what is named is not found (NOT_FOUND), and
+        /// nothing is flagged any more (OK, no UIDs).
         async fn expunge_messages(
             &self,
             request: tonic::Request<super::ExpungeMessagesRequest>,
@@ -961,11 +984,16 @@ pub mod mailbox_service_server {
             tonic::Status,
         >;
     }
-    /// A mailbox is named by its account's address. NOT_FOUND everywhere: no such account, folder or message; a call for
-    /// several messages passes over those that are not there, and is NOT_FOUND when none is.
-    /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAVAILABLE: the store cannot be reached.
-    /// UNAUTHENTICATED, PERMISSION_DENIED: callers from elsewhere than the trusted networks need an API key with the scope
-    /// "mailbox" (authorization: Bearer KEY), which opens the mailboxes of its tenant.
+    /// Called by programs, and by posthorn ctl mailbox: from a trusted network for every mailbox, or with an API key of
+    /// the scope "mailbox" (authorization: Bearer KEY) for the mailboxes of its tenant. A mailbox is named by its
+    /// account's address, and is made at its first use. UIDs are never given out twice in a folder, so that a change that
+    /// is repeated cannot hit another message.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong (BadRequest names it). NOT_FOUND: there is no such account (or it is
+    /// another tenant's), folder or message; a call for several messages passes over those that are not there, and is
+    /// NOT_FOUND when none is. UNAUTHENTICATED: a key is needed and missing, or it is malformed, unknown, expired or
+    /// revoked. PERMISSION_DENIED: the key does not have the scope "mailbox". UNAVAILABLE (RetryInfo): the store or the
+    /// directory cannot be reached. INTERNAL: a statement failed; the service's log says why.
     #[derive(Debug)]
     pub struct MailboxServiceServer<T> {
         inner: Arc<T>,

@@ -37,12 +37,13 @@ pub struct QueuedMessage {
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(bool, tag = "6")]
     pub held: bool,
-    /// Set aside because its workers died of it too often.
+    /// Set aside, because its workers died of it too often, or Postgres refused to write what became of it.
     #[prost(bool, tag = "7")]
     pub poison: bool,
-    /// Of recipients that have not ended; in ListMessages at most 10.
+    /// In ListMessages at most 10, of those that have not ended; in ShowMessage all.
     #[prost(message, repeated, tag = "8")]
     pub recipients: ::prost::alloc::vec::Vec<QueuedRecipient>,
+    /// How many have not ended.
     #[prost(uint32, tag = "9")]
     pub recipients_total: u32,
     #[prost(message, optional, tag = "10")]
@@ -90,7 +91,7 @@ pub mod target {
 pub struct ListMessagesRequest {
     #[prost(message, optional, tag = "1")]
     pub filter: ::core::option::Option<Filter>,
-    /// At most 1,000; 0 is 100.
+    /// At most 1,000 (more is taken for 1,000); 0 is 100.
     #[prost(uint32, tag = "2")]
     pub page_size: u32,
     #[prost(string, tag = "3")]
@@ -174,11 +175,13 @@ pub struct SuspendResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResumeRequest {
+    /// As for Suspend.
     #[prost(string, tag = "1")]
     pub destination: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResumeResponse {
+    /// Those that were suspended.
     #[prost(string, repeated, tag = "1")]
     pub destinations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -201,7 +204,7 @@ pub struct StatsResponse {
     #[prost(uint64, tag = "5")]
     pub poison: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StageStats {
     /// "route", "local", "remote".
     #[prost(string, tag = "1")]
@@ -209,7 +212,7 @@ pub struct StageStats {
     /// Recipients.
     #[prost(uint64, tag = "2")]
     pub waiting: u64,
-    /// Of them at work now, in items.
+    /// Of them at work now, in items; 0 while Redis is away.
     #[prost(uint64, tag = "3")]
     pub leased: u64,
     /// Of them put off to a later time.
@@ -217,6 +220,18 @@ pub struct StageStats {
     pub deferred: u64,
     #[prost(message, optional, tag = "5")]
     pub oldest: ::core::option::Option<::prost_types::Duration>,
+    /// Of those that wait, by the age of their messages, the youngest first.
+    #[prost(message, repeated, tag = "6")]
+    pub ages: ::prost::alloc::vec::Vec<AgeCount>,
+}
+/// Those younger than `below` that no earlier one counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgeCount {
+    /// Absent: all that are older.
+    #[prost(message, optional, tag = "1")]
+    pub below: ::core::option::Option<::prost_types::Duration>,
+    #[prost(uint64, tag = "2")]
+    pub waiting: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DestinationStats {
@@ -290,8 +305,14 @@ pub mod queue_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Operations on messages name them by id or by a filter, and answer how many recipients they touched. Repeating one
-    /// is harmless. INVALID_ARGUMENT: neither or a malformed one (BadRequest names the field).
+    /// Called by operators (posthorn ctl queue) and their tools.
+    ///
+    /// Hold, Release, Retry and Bounce name messages by id or by a filter, and answer how many messages they changed. A
+    /// message that has ended, or never was, is no error: it is not counted. They work in transactions of 500 messages, so
+    /// a call that fails may have done a part; repeat it.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong or missing (BadRequest names it). UNAVAILABLE (RetryInfo): Postgres
+    /// cannot be reached. INTERNAL: a statement failed; the queue's log says why.
     #[derive(Debug, Clone)]
     pub struct QueueServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -399,7 +420,7 @@ pub mod queue_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// One message with its recipients. NOT_FOUND: it has ended, or never was (ask the trace).
+        /// One message with all its recipients. Reads only. NOT_FOUND: it has ended, or never was (ask the trace).
         pub async fn show_message(
             &mut self,
             request: impl tonic::IntoRequest<super::ShowMessageRequest>,
@@ -426,7 +447,8 @@ pub mod queue_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Stops all attempts until released. What is under way goes on.
+        /// Stops all attempts until released. What is under way goes on; held messages do not expire. Repeating it is
+        /// harmless: those that are held already are not counted.
         pub async fn hold(
             &mut self,
             request: impl tonic::IntoRequest<super::HoldRequest>,
@@ -448,6 +470,8 @@ pub mod queue_service_client {
                 .insert(GrpcMethod::new("posthorn.queue.v1.QueueService", "Hold"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lets held messages go on: an attempt is made when it is due, which may be at once. One whose time ran out meanwhile
+        /// has 10 minutes for a last attempt. Repeating it is harmless: those that are not held are not counted.
         pub async fn release(
             &mut self,
             request: impl tonic::IntoRequest<super::ReleaseRequest>,
@@ -472,7 +496,9 @@ pub mod queue_service_client {
                 .insert(GrpcMethod::new("posthorn.queue.v1.QueueService", "Release"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes the next attempt due now, poison included.
+        /// Makes the next attempt due now, also after the last one failed to reach the destination, and takes back what was
+        /// set aside as poison. What is held stays held, and a suspended destination suspended. Repeating it is harmless,
+        /// but may cost one more attempt.
         pub async fn retry(
             &mut self,
             request: impl tonic::IntoRequest<super::RetryRequest>,
@@ -494,7 +520,8 @@ pub mod queue_service_client {
                 .insert(GrpcMethod::new("posthorn.queue.v1.QueueService", "Retry"));
             self.inner.unary(req, path, codec).await
         }
-        /// Gives up now: the sender is told, unless silent.
+        /// Gives up now: recipients that wait have failed, and the sender is told, unless silent. A transfer that is under way
+        /// may still succeed. Repeating it finds nothing to give up.
         pub async fn bounce(
             &mut self,
             request: impl tonic::IntoRequest<super::BounceRequest>,
@@ -516,7 +543,8 @@ pub mod queue_service_client {
                 .insert(GrpcMethod::new("posthorn.queue.v1.QueueService", "Bounce"));
             self.inner.unary(req, path, codec).await
         }
-        /// No new attempts to a destination until resumed. Its messages wait and expire as usual.
+        /// No new attempts to a destination until resumed. Its messages wait and expire as usual. Repeating it is harmless:
+        /// the last reason counts. UNAVAILABLE with the reason SCHEDULE_AWAY: Redis cannot be reached, repeat it.
         pub async fn suspend(
             &mut self,
             request: impl tonic::IntoRequest<super::SuspendRequest>,
@@ -541,6 +569,8 @@ pub mod queue_service_client {
                 .insert(GrpcMethod::new("posthorn.queue.v1.QueueService", "Suspend"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lets attempts go on. Repeating it is harmless: what is not suspended is not in the answer. UNAVAILABLE with the
+        /// reason SCHEDULE_AWAY: Redis cannot be reached, repeat it.
         pub async fn resume(
             &mut self,
             request: impl tonic::IntoRequest<super::ResumeRequest>,
@@ -562,7 +592,7 @@ pub mod queue_service_client {
                 .insert(GrpcMethod::new("posthorn.queue.v1.QueueService", "Resume"));
             self.inner.unary(req, path, codec).await
         }
-        /// Counts by stage, destination and age. Reads only.
+        /// Counts by stage, destination and age. Reads only, but counts all that waits: not for every second.
         pub async fn stats(
             &mut self,
             request: impl tonic::IntoRequest<super::StatsRequest>,
@@ -607,7 +637,7 @@ pub mod queue_service_server {
             tonic::Response<super::ListMessagesResponse>,
             tonic::Status,
         >;
-        /// One message with its recipients. NOT_FOUND: it has ended, or never was (ask the trace).
+        /// One message with all its recipients. Reads only. NOT_FOUND: it has ended, or never was (ask the trace).
         async fn show_message(
             &self,
             request: tonic::Request<super::ShowMessageRequest>,
@@ -615,42 +645,57 @@ pub mod queue_service_server {
             tonic::Response<super::ShowMessageResponse>,
             tonic::Status,
         >;
-        /// Stops all attempts until released. What is under way goes on.
+        /// Stops all attempts until released. What is under way goes on; held messages do not expire. Repeating it is
+        /// harmless: those that are held already are not counted.
         async fn hold(
             &self,
             request: tonic::Request<super::HoldRequest>,
         ) -> std::result::Result<tonic::Response<super::HoldResponse>, tonic::Status>;
+        /// Lets held messages go on: an attempt is made when it is due, which may be at once. One whose time ran out meanwhile
+        /// has 10 minutes for a last attempt. Repeating it is harmless: those that are not held are not counted.
         async fn release(
             &self,
             request: tonic::Request<super::ReleaseRequest>,
         ) -> std::result::Result<tonic::Response<super::ReleaseResponse>, tonic::Status>;
-        /// Makes the next attempt due now, poison included.
+        /// Makes the next attempt due now, also after the last one failed to reach the destination, and takes back what was
+        /// set aside as poison. What is held stays held, and a suspended destination suspended. Repeating it is harmless,
+        /// but may cost one more attempt.
         async fn retry(
             &self,
             request: tonic::Request<super::RetryRequest>,
         ) -> std::result::Result<tonic::Response<super::RetryResponse>, tonic::Status>;
-        /// Gives up now: the sender is told, unless silent.
+        /// Gives up now: recipients that wait have failed, and the sender is told, unless silent. A transfer that is under way
+        /// may still succeed. Repeating it finds nothing to give up.
         async fn bounce(
             &self,
             request: tonic::Request<super::BounceRequest>,
         ) -> std::result::Result<tonic::Response<super::BounceResponse>, tonic::Status>;
-        /// No new attempts to a destination until resumed. Its messages wait and expire as usual.
+        /// No new attempts to a destination until resumed. Its messages wait and expire as usual. Repeating it is harmless:
+        /// the last reason counts. UNAVAILABLE with the reason SCHEDULE_AWAY: Redis cannot be reached, repeat it.
         async fn suspend(
             &self,
             request: tonic::Request<super::SuspendRequest>,
         ) -> std::result::Result<tonic::Response<super::SuspendResponse>, tonic::Status>;
+        /// Lets attempts go on. Repeating it is harmless: what is not suspended is not in the answer. UNAVAILABLE with the
+        /// reason SCHEDULE_AWAY: Redis cannot be reached, repeat it.
         async fn resume(
             &self,
             request: tonic::Request<super::ResumeRequest>,
         ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status>;
-        /// Counts by stage, destination and age. Reads only.
+        /// Counts by stage, destination and age. Reads only, but counts all that waits: not for every second.
         async fn stats(
             &self,
             request: tonic::Request<super::StatsRequest>,
         ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
     }
-    /// Operations on messages name them by id or by a filter, and answer how many recipients they touched. Repeating one
-    /// is harmless. INVALID_ARGUMENT: neither or a malformed one (BadRequest names the field).
+    /// Called by operators (posthorn ctl queue) and their tools.
+    ///
+    /// Hold, Release, Retry and Bounce name messages by id or by a filter, and answer how many messages they changed. A
+    /// message that has ended, or never was, is no error: it is not counted. They work in transactions of 500 messages, so
+    /// a call that fails may have done a part; repeat it.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong or missing (BadRequest names it). UNAVAILABLE (RetryInfo): Postgres
+    /// cannot be reached. INTERNAL: a statement failed; the queue's log says why.
     #[derive(Debug)]
     pub struct QueueServiceServer<T> {
         inner: Arc<T>,

@@ -140,6 +140,11 @@ pub mod routing_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Reads only: repeating a call is harmless.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAVAILABLE (RetryInfo): the directory cannot be
+    /// reached; whoever waits for the caller is told "later". INTERNAL: what the directory holds cannot be read; the
+    /// router's log says why.
     #[derive(Debug, Clone)]
     pub struct RoutingServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -220,8 +225,8 @@ pub mod routing_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// May mail for these recipients be taken at all? Called by ingress at RCPT time and for each Submit. Reads only.
-        /// UNAVAILABLE: the directory cannot be reached: the client is told "later".
+        /// May mail for these recipients be taken at all? Called by ingress at RCPT time and for each Submit. A malformed
+        /// address is refused in its place. INVALID_ARGUMENT: more than 10,000 recipients.
         pub async fn verify(
             &mut self,
             request: impl tonic::IntoRequest<super::VerifyRequest>,
@@ -243,7 +248,8 @@ pub mod routing_service_client {
                 .insert(GrpcMethod::new("posthorn.routing.v1.RoutingService", "Verify"));
             self.inner.unary(req, path, codec).await
         }
-        /// The servers to try for a domain, in order. Called by remote-relay before it connects. Reads only.
+        /// The servers to try for a domain, in order. Called by remote-relay before it connects. What the DNS does not
+        /// answer is refused for now, in the answer.
         pub async fn resolve_destination(
             &mut self,
             request: impl tonic::IntoRequest<super::ResolveDestinationRequest>,
@@ -273,7 +279,7 @@ pub mod routing_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Which mailbox an address names. Called by local-delivery for the Mailbox API. Reads only.
+        /// Which mailbox an address names. Called by local-delivery for the Mailbox API.
         /// NOT_FOUND: no such account (an alias or a list has no mailbox).
         pub async fn resolve_mailbox(
             &mut self,
@@ -304,7 +310,7 @@ pub mod routing_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Whose API key this is. Called by every service that programs call. Reads only.
+        /// Whose API key this is. Called by ingress and local-delivery, when a program shows them a key.
         /// UNAUTHENTICATED: unknown, expired or revoked.
         pub async fn verify_key(
             &mut self,
@@ -347,13 +353,14 @@ pub mod routing_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RoutingServiceServer.
     #[async_trait]
     pub trait RoutingService: std::marker::Send + std::marker::Sync + 'static {
-        /// May mail for these recipients be taken at all? Called by ingress at RCPT time and for each Submit. Reads only.
-        /// UNAVAILABLE: the directory cannot be reached: the client is told "later".
+        /// May mail for these recipients be taken at all? Called by ingress at RCPT time and for each Submit. A malformed
+        /// address is refused in its place. INVALID_ARGUMENT: more than 10,000 recipients.
         async fn verify(
             &self,
             request: tonic::Request<super::VerifyRequest>,
         ) -> std::result::Result<tonic::Response<super::VerifyResponse>, tonic::Status>;
-        /// The servers to try for a domain, in order. Called by remote-relay before it connects. Reads only.
+        /// The servers to try for a domain, in order. Called by remote-relay before it connects. What the DNS does not
+        /// answer is refused for now, in the answer.
         async fn resolve_destination(
             &self,
             request: tonic::Request<super::ResolveDestinationRequest>,
@@ -361,7 +368,7 @@ pub mod routing_service_server {
             tonic::Response<super::ResolveDestinationResponse>,
             tonic::Status,
         >;
-        /// Which mailbox an address names. Called by local-delivery for the Mailbox API. Reads only.
+        /// Which mailbox an address names. Called by local-delivery for the Mailbox API.
         /// NOT_FOUND: no such account (an alias or a list has no mailbox).
         async fn resolve_mailbox(
             &self,
@@ -370,7 +377,7 @@ pub mod routing_service_server {
             tonic::Response<super::ResolveMailboxResponse>,
             tonic::Status,
         >;
-        /// Whose API key this is. Called by every service that programs call. Reads only.
+        /// Whose API key this is. Called by ingress and local-delivery, when a program shows them a key.
         /// UNAUTHENTICATED: unknown, expired or revoked.
         async fn verify_key(
             &self,
@@ -380,6 +387,11 @@ pub mod routing_service_server {
             tonic::Status,
         >;
     }
+    /// Reads only: repeating a call is harmless.
+    ///
+    /// For all: INVALID_ARGUMENT: a field is wrong (BadRequest names it). UNAVAILABLE (RetryInfo): the directory cannot be
+    /// reached; whoever waits for the caller is told "later". INTERNAL: what the directory holds cannot be read; the
+    /// router's log says why.
     #[derive(Debug)]
     pub struct RoutingServiceServer<T> {
         inner: Arc<T>,

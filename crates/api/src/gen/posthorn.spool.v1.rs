@@ -172,6 +172,8 @@ pub mod spool_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// For all: INVALID_ARGUMENT: a field is wrong or missing (BadRequest names it). UNAVAILABLE (RetryInfo): Postgres
+    /// cannot be reached, or the queue is stopping; try later. INTERNAL: a statement failed; the queue's log says why.
     #[derive(Debug, Clone)]
     pub struct SpoolServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -253,11 +255,14 @@ pub mod spool_service_client {
             self
         }
         /// Takes over messages whose content is in the request: what arrived at the caller while its last call was under
-        /// way. An item's answer is its own; the call fails as a whole only when nothing of it was kept (UNAVAILABLE: try
-        /// later; RESOURCE_EXHAUSTED: the spool is full, RetryInfo).
+        /// way. An item's answer is its own.
         ///
-        /// Called by ingress. A caller that heard no answer hands an item over again, with `repeated` set: its id says that it
-        /// is the same message. UNKNOWN with the reason OUTCOME_UNKNOWN: the commit broke, the messages may be kept.
+        /// Called by ingress. Repeating it is harmless: the message's id says that it is the same. A caller that heard no
+        /// answer hands an item over again with `repeated` set.
+        ///
+        /// The call fails as a whole only when no item was kept; but with the reasons OUTCOME_UNKNOWN (UNKNOWN: the commit
+        /// broke) and STOPPING (UNAVAILABLE) items may have been. RESOURCE_EXHAUSTED (RetryInfo): the spool is full, or too
+        /// much is handed in at once.
         pub async fn accept(
             &mut self,
             request: impl tonic::IntoRequest<super::AcceptRequest>,
@@ -279,8 +284,11 @@ pub mod spool_service_client {
                 .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "Accept"));
             self.inner.unary(req, path, codec).await
         }
-        /// The same for one large message: first the start, then chunks in order, then the end of the stream. A stream
-        /// cut before its end leaves nothing. A caller that heard no answer to the end asks by Settle.
+        /// The same for one large message: first the start, then chunks in order, then the end. A stream that is cut before
+        /// its end leaves nothing.
+        ///
+        /// Called by ingress. A caller that heard no answer to the end does not repeat it, but asks by Settle. Codes as for
+        /// Accept; INVALID_ARGUMENT also for parts out of order, or a size other than that of the chunks.
         pub async fn accept_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -312,7 +320,7 @@ pub mod spool_service_client {
         /// Tells whether a message that was sent by AcceptStream is kept. One that is not is given up: should its stream still
         /// be on the way, it is refused. Waits for a transaction that is taking the message over just now.
         ///
-        /// Called by ingress. Repeating it is harmless. UNAVAILABLE: try later.
+        /// Called by ingress. Repeating it is harmless: the answer stays the same.
         pub async fn settle(
             &mut self,
             request: impl tonic::IntoRequest<super::SettleRequest>,
@@ -334,9 +342,10 @@ pub mod spool_service_client {
                 .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "Settle"));
             self.inner.unary(req, path, codec).await
         }
-        /// Reads the content of a message in chunks. NOT_FOUND: no such message, or it has ended.
+        /// Reads the content of a message in chunks.
         ///
-        /// Called by remote-relay for messages too large to travel with the work.
+        /// Called by remote-relay for messages too large to travel with the work. Reads only: repeating it is harmless, and
+        /// begins anew. NOT_FOUND: no such message, or it has ended. A stream may also break with UNAVAILABLE halfway.
         pub async fn read_content(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadContentRequest>,
@@ -365,7 +374,8 @@ pub mod spool_service_client {
         }
         /// Tells which of these messages the spool still holds.
         ///
-        /// Called by local-delivery before it collects content that no mailbox refers to.
+        /// Called by local-delivery before it collects content that no mailbox refers to. Reads only: repeating it is
+        /// harmless.
         pub async fn held(
             &mut self,
             request: impl tonic::IntoRequest<super::HeldRequest>,
@@ -403,17 +413,23 @@ pub mod spool_service_server {
     #[async_trait]
     pub trait SpoolService: std::marker::Send + std::marker::Sync + 'static {
         /// Takes over messages whose content is in the request: what arrived at the caller while its last call was under
-        /// way. An item's answer is its own; the call fails as a whole only when nothing of it was kept (UNAVAILABLE: try
-        /// later; RESOURCE_EXHAUSTED: the spool is full, RetryInfo).
+        /// way. An item's answer is its own.
         ///
-        /// Called by ingress. A caller that heard no answer hands an item over again, with `repeated` set: its id says that it
-        /// is the same message. UNKNOWN with the reason OUTCOME_UNKNOWN: the commit broke, the messages may be kept.
+        /// Called by ingress. Repeating it is harmless: the message's id says that it is the same. A caller that heard no
+        /// answer hands an item over again with `repeated` set.
+        ///
+        /// The call fails as a whole only when no item was kept; but with the reasons OUTCOME_UNKNOWN (UNKNOWN: the commit
+        /// broke) and STOPPING (UNAVAILABLE) items may have been. RESOURCE_EXHAUSTED (RetryInfo): the spool is full, or too
+        /// much is handed in at once.
         async fn accept(
             &self,
             request: tonic::Request<super::AcceptRequest>,
         ) -> std::result::Result<tonic::Response<super::AcceptResponse>, tonic::Status>;
-        /// The same for one large message: first the start, then chunks in order, then the end of the stream. A stream
-        /// cut before its end leaves nothing. A caller that heard no answer to the end asks by Settle.
+        /// The same for one large message: first the start, then chunks in order, then the end. A stream that is cut before
+        /// its end leaves nothing.
+        ///
+        /// Called by ingress. A caller that heard no answer to the end does not repeat it, but asks by Settle. Codes as for
+        /// Accept; INVALID_ARGUMENT also for parts out of order, or a size other than that of the chunks.
         async fn accept_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AcceptStreamRequest>>,
@@ -424,7 +440,7 @@ pub mod spool_service_server {
         /// Tells whether a message that was sent by AcceptStream is kept. One that is not is given up: should its stream still
         /// be on the way, it is refused. Waits for a transaction that is taking the message over just now.
         ///
-        /// Called by ingress. Repeating it is harmless. UNAVAILABLE: try later.
+        /// Called by ingress. Repeating it is harmless: the answer stays the same.
         async fn settle(
             &self,
             request: tonic::Request<super::SettleRequest>,
@@ -435,9 +451,10 @@ pub mod spool_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Reads the content of a message in chunks. NOT_FOUND: no such message, or it has ended.
+        /// Reads the content of a message in chunks.
         ///
-        /// Called by remote-relay for messages too large to travel with the work.
+        /// Called by remote-relay for messages too large to travel with the work. Reads only: repeating it is harmless, and
+        /// begins anew. NOT_FOUND: no such message, or it has ended. A stream may also break with UNAVAILABLE halfway.
         async fn read_content(
             &self,
             request: tonic::Request<super::ReadContentRequest>,
@@ -447,12 +464,15 @@ pub mod spool_service_server {
         >;
         /// Tells which of these messages the spool still holds.
         ///
-        /// Called by local-delivery before it collects content that no mailbox refers to.
+        /// Called by local-delivery before it collects content that no mailbox refers to. Reads only: repeating it is
+        /// harmless.
         async fn held(
             &self,
             request: tonic::Request<super::HeldRequest>,
         ) -> std::result::Result<tonic::Response<super::HeldResponse>, tonic::Status>;
     }
+    /// For all: INVALID_ARGUMENT: a field is wrong or missing (BadRequest names it). UNAVAILABLE (RetryInfo): Postgres
+    /// cannot be reached, or the queue is stopping; try later. INTERNAL: a statement failed; the queue's log says why.
     #[derive(Debug)]
     pub struct SpoolServiceServer<T> {
         inner: Arc<T>,

@@ -5,7 +5,8 @@ pub struct SubmitRequest {
     /// `from` and from `to`, `cc` and `bcc`.
     #[prost(message, optional, tag = "1")]
     pub envelope: ::core::option::Option<super::super::mail::v1::Envelope>,
-    /// At most 255 characters. Empty: each call is a new message.
+    /// At most 255 characters. Empty: each call is a new message. Keys of different tenants never meet; callers without an
+    /// API key share theirs.
     #[prost(string, tag = "4")]
     pub idempotency_key: ::prost::alloc::string::String,
     #[prost(oneof = "submit_request::Content", tags = "2, 3")]
@@ -222,15 +223,23 @@ pub mod submission_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Takes one message for one or many recipients. OK only when it is durable.
+        /// Takes one message for one or many recipients. OK only when it is durable, for at least one recipient; the answer
+        /// says which were refused.
         ///
-        /// Called by programs. Repeating it is harmless with the same idempotency_key and the same request: the first
-        /// answer is given again, for 24 hours.
+        /// Called by programs, from a trusted network or with an API key of the scope "submit" (authorization: Bearer KEY).
+        /// Either may send to any domain. Repeating it is harmless with the same idempotency_key and the same request: the
+        /// first answer is given again, for 24 hours. Without a key, each call is a new message.
         ///
-        /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). ALREADY_EXISTS: the idempotency key was used with
-        /// another request. FAILED_PRECONDITION: no recipient was accepted (the message tells why for each).
-        /// PERMISSION_DENIED: relaying for this caller is not allowed. RESOURCE_EXHAUSTED: too large, or too busy
-        /// (RetryInfo). UNAVAILABLE: the queue cannot be reached; try again.
+        /// INVALID_ARGUMENT: a field is wrong (BadRequest names it).
+        /// UNAUTHENTICATED: a key is needed and missing, or it is malformed, unknown, expired or revoked.
+        /// PERMISSION_DENIED: the key does not have the scope "submit".
+        /// FAILED_PRECONDITION: no recipient was accepted (NO_RECIPIENT; the text says why, for the first 20), or the message
+        /// itself was refused for good (REFUSED: it goes in circles, or is larger than the queue takes).
+        /// ALREADY_EXISTS: the idempotency key was used with another request.
+        /// RESOURCE_EXHAUSTED: the message is too large (MESSAGE_TOO_LARGE), or the queue is full (QUEUE_FULL, RetryInfo).
+        /// UNAVAILABLE (RetryInfo): the router or the queue does not answer, or the message was refused for now; nothing was
+        /// kept. But with the reason OUTCOME_UNKNOWN it may have been: repeat the call with its idempotency key.
+        /// INTERNAL: the first answer to this idempotency key cannot be read.
         pub async fn submit(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitRequest>,
@@ -255,7 +264,7 @@ pub mod submission_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// The same for large content: the first message carries all but the content, the later ones the bytes of the
-        /// raw message in order. Codes as for Submit; nothing is kept unless OK was answered.
+        /// raw message in order. Callers, repetition and codes are those of Submit. A stream that is cut leaves nothing.
         pub async fn submit_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -302,21 +311,29 @@ pub mod submission_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with SubmissionServiceServer.
     #[async_trait]
     pub trait SubmissionService: std::marker::Send + std::marker::Sync + 'static {
-        /// Takes one message for one or many recipients. OK only when it is durable.
+        /// Takes one message for one or many recipients. OK only when it is durable, for at least one recipient; the answer
+        /// says which were refused.
         ///
-        /// Called by programs. Repeating it is harmless with the same idempotency_key and the same request: the first
-        /// answer is given again, for 24 hours.
+        /// Called by programs, from a trusted network or with an API key of the scope "submit" (authorization: Bearer KEY).
+        /// Either may send to any domain. Repeating it is harmless with the same idempotency_key and the same request: the
+        /// first answer is given again, for 24 hours. Without a key, each call is a new message.
         ///
-        /// INVALID_ARGUMENT: a field is wrong (BadRequest names it). ALREADY_EXISTS: the idempotency key was used with
-        /// another request. FAILED_PRECONDITION: no recipient was accepted (the message tells why for each).
-        /// PERMISSION_DENIED: relaying for this caller is not allowed. RESOURCE_EXHAUSTED: too large, or too busy
-        /// (RetryInfo). UNAVAILABLE: the queue cannot be reached; try again.
+        /// INVALID_ARGUMENT: a field is wrong (BadRequest names it).
+        /// UNAUTHENTICATED: a key is needed and missing, or it is malformed, unknown, expired or revoked.
+        /// PERMISSION_DENIED: the key does not have the scope "submit".
+        /// FAILED_PRECONDITION: no recipient was accepted (NO_RECIPIENT; the text says why, for the first 20), or the message
+        /// itself was refused for good (REFUSED: it goes in circles, or is larger than the queue takes).
+        /// ALREADY_EXISTS: the idempotency key was used with another request.
+        /// RESOURCE_EXHAUSTED: the message is too large (MESSAGE_TOO_LARGE), or the queue is full (QUEUE_FULL, RetryInfo).
+        /// UNAVAILABLE (RetryInfo): the router or the queue does not answer, or the message was refused for now; nothing was
+        /// kept. But with the reason OUTCOME_UNKNOWN it may have been: repeat the call with its idempotency key.
+        /// INTERNAL: the first answer to this idempotency key cannot be read.
         async fn submit(
             &self,
             request: tonic::Request<super::SubmitRequest>,
         ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
         /// The same for large content: the first message carries all but the content, the later ones the bytes of the
-        /// raw message in order. Codes as for Submit; nothing is kept unless OK was answered.
+        /// raw message in order. Callers, repetition and codes are those of Submit. A stream that is cut leaves nothing.
         async fn submit_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::SubmitStreamRequest>>,

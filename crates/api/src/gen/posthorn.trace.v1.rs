@@ -47,6 +47,7 @@ pub struct WatchEventsRequest {
     /// Empty: all.
     #[prost(string, tag = "1")]
     pub message_id: ::prost::alloc::string::String,
+    /// Empty: all. Unspecified is refused.
     #[prost(enumeration = "EventKind", repeated, tag = "2")]
     pub kinds: ::prost::alloc::vec::Vec<i32>,
 }
@@ -133,6 +134,7 @@ pub mod trace_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Called by operators (posthorn ctl trace, posthorn ctl events) and their tools. Reads only.
     #[derive(Debug, Clone)]
     pub struct TraceServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -213,8 +215,10 @@ pub mod trace_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// All that happened to a message, oldest first. Kept for 7 days after it ended (configurable). Reads only.
-        /// NOT_FOUND: unknown or too old. INVALID_ARGUMENT: no message id.
+        /// All that happened to a message, oldest first. Kept for 7 days after it ended (configurable).
+        ///
+        /// INVALID_ARGUMENT: this is no message id. NOT_FOUND: the message is unknown, or ended too long ago.
+        /// UNAVAILABLE (RetryInfo): Postgres cannot be reached. INTERNAL: a statement failed; the queue's log says why.
         pub async fn trace_message(
             &mut self,
             request: impl tonic::IntoRequest<super::TraceMessageRequest>,
@@ -241,8 +245,11 @@ pub mod trace_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Events of all messages, as they happen, on whichever replica. A caller that is too slow is dropped with
-        /// RESOURCE_EXHAUSTED. Reads only.
+        /// Events as they happen, on whichever replica, from the call on. For watching, not for book-keeping: what happens
+        /// between two calls, or on other replicas while Redis is away, is not told; TraceMessage knows it all.
+        ///
+        /// The stream ends with OK when the service stops: call again. INVALID_ARGUMENT: a field is wrong (BadRequest names
+        /// it). RESOURCE_EXHAUSTED: the caller read too slowly, and was dropped.
         pub async fn watch_events(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchEventsRequest>,
@@ -284,8 +291,10 @@ pub mod trace_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TraceServiceServer.
     #[async_trait]
     pub trait TraceService: std::marker::Send + std::marker::Sync + 'static {
-        /// All that happened to a message, oldest first. Kept for 7 days after it ended (configurable). Reads only.
-        /// NOT_FOUND: unknown or too old. INVALID_ARGUMENT: no message id.
+        /// All that happened to a message, oldest first. Kept for 7 days after it ended (configurable).
+        ///
+        /// INVALID_ARGUMENT: this is no message id. NOT_FOUND: the message is unknown, or ended too long ago.
+        /// UNAVAILABLE (RetryInfo): Postgres cannot be reached. INTERNAL: a statement failed; the queue's log says why.
         async fn trace_message(
             &self,
             request: tonic::Request<super::TraceMessageRequest>,
@@ -299,8 +308,11 @@ pub mod trace_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Events of all messages, as they happen, on whichever replica. A caller that is too slow is dropped with
-        /// RESOURCE_EXHAUSTED. Reads only.
+        /// Events as they happen, on whichever replica, from the call on. For watching, not for book-keeping: what happens
+        /// between two calls, or on other replicas while Redis is away, is not told; TraceMessage knows it all.
+        ///
+        /// The stream ends with OK when the service stops: call again. INVALID_ARGUMENT: a field is wrong (BadRequest names
+        /// it). RESOURCE_EXHAUSTED: the caller read too slowly, and was dropped.
         async fn watch_events(
             &self,
             request: tonic::Request<super::WatchEventsRequest>,
@@ -309,6 +321,7 @@ pub mod trace_service_server {
             tonic::Status,
         >;
     }
+    /// Called by operators (posthorn ctl trace, posthorn ctl events) and their tools. Reads only.
     #[derive(Debug)]
     pub struct TraceServiceServer<T> {
         inner: Arc<T>,

@@ -1,4 +1,4 @@
-//! What a user, an operator and other servers see of Posthorn: one scenario a file, named after what happens.
+//! What a user, an operator and other servers see of Posthorn: one scenario per file, named after what happens.
 
 mod answers_watchers_at_once;
 mod converts_8bit_for_old_servers;

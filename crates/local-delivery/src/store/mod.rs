@@ -1,4 +1,4 @@
-//! The mailboxes in Postgres: one file a subject, one function a statement or a transaction.
+//! The mailboxes in Postgres: one file per subject, one function per statement or transaction.
 
 pub(crate) mod append;
 pub(crate) mod change;

@@ -103,7 +103,8 @@ pub(super) struct Services {
 impl Services {
     pub(super) fn new(args: ServicesArgs) -> Result<Self> {
         let bearer = args.key.as_ref().map(|key| format!("Bearer {key}").parse());
-        let mut key: Option<MetadataValue<Ascii>> = bearer.transpose().context("the key cannot be a key")?;
+        let mut key: Option<MetadataValue<Ascii>> =
+            bearer.transpose().context("the API key has characters that no key can have")?;
         if let Some(key) = &mut key {
             key.set_sensitive(true);
         }
@@ -125,7 +126,7 @@ impl Services {
     async fn connect(&self, service: Service) -> Result<Channel> {
         let url = self.url(service);
         let channel = Endpoint::from_shared(url.clone())
-            .with_context(|| format!("{url}, said to be {service}, is no URL"))?
+            .with_context(|| format!("{url} is not a valid URL for {service}"))?
             .connect_timeout(self.args.timeout.min(Duration::from_secs(5)))
             .timeout(self.args.timeout)
             .tcp_nodelay(true)

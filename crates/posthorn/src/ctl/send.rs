@@ -26,30 +26,31 @@ pub(super) struct Send {
     /// The sender: ADDRESS, or `NAME <ADDRESS>`; `<>` is the null sender
     #[arg(long, value_name = "ADDRESS")]
     from: String,
-    /// A recipient; may be said again
+    /// A recipient; may be repeated
     #[arg(long, value_name = "ADDRESS", required_unless_present_any = ["cc", "bcc"])]
     to: Vec<String>,
-    /// A recipient of a copy
+    /// A recipient of a copy; may be repeated
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file")]
     cc: Vec<String>,
-    /// A recipient whom the others don't see
+    /// A recipient whom the others don't see; may be repeated
     #[arg(long, value_name = "ADDRESS", conflicts_with = "file")]
     bcc: Vec<String>,
+    /// The subject
     #[arg(long, conflicts_with = "file")]
     subject: Option<String>,
-    /// The message's words
+    /// Plain-text body
     #[arg(long, conflicts_with = "file")]
     text: Option<String>,
-    /// The message's words as HTML
+    /// HTML body
     #[arg(long, conflicts_with = "file")]
     html: Option<String>,
-    /// Attach a file; may be said again
+    /// Attach a file; may be repeated
     #[arg(long = "attach", value_name = "FILE", conflicts_with = "file")]
     attachments: Vec<String>,
-    /// One more header
+    /// One more header; may be repeated
     #[arg(long = "header", value_name = "NAME: VALUE", conflicts_with = "file", value_parser = header)]
     headers: Vec<api::Header>,
-    /// The same key and message again: sent once
+    /// Send it only once, however often it is handed in with this key
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// When to tell the sender: never, or success, failure, delay

@@ -6,10 +6,11 @@ use std::time::Duration;
 use posthorn_api::error::{invalid, unavailable};
 use posthorn_api::queue::v1::queue_service_server::QueueService;
 use posthorn_api::queue::v1::{
-    BounceRequest, BounceResponse, DestinationStats, Filter, HoldRequest, HoldResponse, ListMessagesRequest,
-    ListMessagesResponse, QueuedMessage, QueuedRecipient, RecipientState, ReleaseRequest, ReleaseResponse,
-    ResumeRequest, ResumeResponse, RetryRequest, RetryResponse, ShowMessageRequest, ShowMessageResponse,
-    StageStats, StatsRequest, StatsResponse, SuspendRequest, SuspendResponse, Target, target,
+    AgeCount, BounceRequest, BounceResponse, DestinationStats, Filter, HoldRequest, HoldResponse,
+    ListMessagesRequest, ListMessagesResponse, QueuedMessage, QueuedRecipient, RecipientState,
+    ReleaseRequest, ReleaseResponse, ResumeRequest, ResumeResponse, RetryRequest, RetryResponse,
+    ShowMessageRequest, ShowMessageResponse, StageStats, StatsRequest, StatsResponse, SuspendRequest,
+    SuspendResponse, Target, target,
 };
 use posthorn_api::{duration, optional_text, parse_field, timestamp};
 use posthorn_mail::MessageId;
@@ -102,7 +103,8 @@ impl QueueService for Queue {
     async fn suspend(&self, request: Request<SuspendRequest>) -> Result<Response<SuspendResponse>, Status> {
         let request = request.into_inner();
         let destinations = self.destinations(&request.destination).await?;
-        spool::admin::suspend(&self.hub.pool, &destinations, &request.reason).await.map_err(failed)?;
+        let (pool, name) = (&self.hub.pool, request.destination.as_str());
+        spool::admin::suspend(pool, name, &destinations, &request.reason).await.map_err(failed)?;
         for destination in &destinations {
             self.learn(destination, Learn::Suspend).await?;
         }
@@ -141,6 +143,7 @@ impl QueueService for Queue {
                 leased: self.hub.schedule.leased(kind).await.unwrap_or_default(),
                 deferred: stage.map_or(0, |stage| stage.deferred as u64),
                 oldest: stage.map(|stage| age(now, stage.oldest)),
+                ages: ages(stage),
             });
         }
         let destinations = spool::admin::destinations(pool, limit.into()).await.map_err(failed)?;
@@ -178,15 +181,17 @@ impl Queue {
         operate(&self.hub, &condition, operation).await.map_err(failed)
     }
 
-    /// A domain stands for the destinations that its waiting mail is for, any other name for itself.
+    /// A domain stands for the destinations that its waiting mail is for, or was when it was suspended, and for those
+    /// that its mail comes to later; any other name for itself.
     async fn destinations(&self, name: &str) -> Result<Vec<String>, Status> {
         if name.is_empty() || name.len() > 255 || name.contains('\0') {
             return Err(invalid("destination", "is empty, or no name of a destination"));
         }
         let mut names = spool::admin::destinations_of(&self.hub.pool, name).await.map_err(failed)?;
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
-        }
+        names.extend(spool::admin::suspended_for(&self.hub.pool, name).await.map_err(failed)?);
+        names.push(name.to_owned());
+        names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
 
@@ -270,6 +275,17 @@ fn queued_recipient(recipient: Recipient) -> QueuedRecipient {
             .map(|text| text.strip_prefix("rfc822;").map(str::to_owned).unwrap_or(text))
             .unwrap_or_default(),
     }
+}
+
+/// How many wait, by age; the last is without a limit.
+fn ages(stage: Option<&spool::admin::Stage>) -> Vec<AgeCount> {
+    let limits = spool::admin::AGES.iter().map(|hours| Some(Duration::from_secs_f64(hours * 3600.0)));
+    let counts = stage.map_or(&[][..], |stage| &stage.ages).iter().copied().chain(std::iter::repeat(0));
+    let count = |(below, waiting): (Option<Duration>, i64)| AgeCount {
+        below: below.map(duration),
+        waiting: waiting as u64,
+    };
+    limits.chain([None]).zip(counts).map(count).collect()
 }
 
 fn age(now: OffsetDateTime, since: OffsetDateTime) -> prost_types::Duration {

@@ -181,6 +181,7 @@ impl Stream {
             }
             return;
         }
+        self.hub.leases.renew(token, Instant::now());
         for partition in self.hub.schedule.partitions() {
             let until = now + self.hub.config.lease.length;
             if let Err(error) = self.hub.schedule.extend(token, partition, now, until).await {

@@ -48,7 +48,7 @@ fn routed(no: u32, address: &str, verdict: Verdict) -> Routed {
 }
 
 fn route(letter: &mut Letter, results: Vec<Routed>) -> Next {
-    letter.route(Token::new(Kind::Route, Lane::ROUTE), results, OffsetDateTime::UNIX_EPOCH)
+    letter.route(Token::in_hand(Kind::Route, Lane::ROUTE), results, OffsetDateTime::UNIX_EPOCH)
 }
 
 fn in_hand(letters: Vec<Letter>) -> InHand {

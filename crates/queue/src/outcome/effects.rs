@@ -145,6 +145,21 @@ impl<'a> Effects<'a> {
         }
     }
 
+    /// Where recipients have come to be transferred: destinations, and the domain that each stands for.
+    pub(crate) fn remote(&self) -> (Vec<&str>, Vec<&str>) {
+        let all = self.changed.values().chain(self.new.iter().map(|(_, recipient)| recipient));
+        let remote = all.filter(|recipient| recipient.attempts == 0 && recipient.state == State::Remote);
+        let mut places: Vec<_> = remote
+            .filter_map(|recipient| match &recipient.place {
+                Place::Remote(target) => Some((target.destination.as_str(), target.domain.as_str())),
+                Place::Local(_) | Place::Unknown => None,
+            })
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().unzip()
+    }
+
     /// A destination said something, or could not be reached.
     pub(crate) fn learn(&mut self, lane: Lane, unavailable: Option<OffsetDateTime>) {
         let learnt = self.learnt.entry(lane).or_default();

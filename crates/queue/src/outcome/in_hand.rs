@@ -90,7 +90,7 @@ async fn end(hub: &Hub, letters: Vec<Letter>, now: OffsetDateTime) -> Option<()>
             Err(error) => insistence.again(hub, letters.len(), &error.to_string()).await?,
         }
     };
-    metrics::histogram!("posthorn_queue_outcome_seconds").record(insistence.elapsed());
+    insistence.end(hub);
     metrics::counter!("posthorn_queue_ended_total").increment(ended.len() as u64);
     let (gone, changed): (Vec<Letter>, Vec<Letter>) =
         letters.into_iter().partition(|letter| ended.contains(&letter.message.id));
@@ -147,7 +147,7 @@ fn key(message: MessageId, lane: Lane) -> Key {
 async fn make_known(hub: &Hub, leases: Vec<(Token, Vec<Item>)>) {
     let until = OffsetDateTime::now_utc() + hub.config.lease.length;
     for (token, items) in leases {
-        hub.leases.insert(token, items.clone());
+        hub.leases.insert(token, items.clone(), Instant::now());
         if let Err(error) = hub.schedule.restore(token, &items, until).await {
             hub.redis_failed(&error);
         }

@@ -17,6 +17,9 @@ use crate::notice::Occasion;
 use crate::spool::Message;
 use crate::trace;
 
+/// The most bytes of whole messages that come back with the notices of one transaction: they are all held in memory. Of
+/// what does not fit the headers come back.
+const WHOLE: u64 = 64 * 1024 * 1024;
 /// More than any message's headers: what is read of a content of which the headers come back.
 const HEADERS: usize = 128 * 1024;
 
@@ -32,10 +35,13 @@ pub(super) async fn write(
         group.1.push(report);
     }
     let mut due = Vec::with_capacity(groups.len());
+    let mut room = WHOLE;
     for ((id, to, _), (occasion, recipients)) in groups {
         let Some(message) = effects.messages.get(&id) else { continue };
         let Ok(to) = to.parse::<Address>() else { continue };
-        due.push(Due { message, to, occasion, recipients, full: returns_all(config, message, occasion) });
+        let full = returns_all(config, message, occasion) && message.size <= room;
+        room -= if full { message.size } else { 0 };
+        due.push(Due { message, to, occasion, recipients, full });
     }
     let contents = contents(connection, &due).await?;
     let mut notices = Vec::with_capacity(due.len());

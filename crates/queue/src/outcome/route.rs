@@ -120,8 +120,8 @@ impl Routing<'_, '_> {
 
     /// The recipient is replaced by those it came to.
     fn expand(&mut self, id: MessageId, mut recipient: Recipient, targets: Vec<Target>, moment: &Moment<'_>) {
-        let so_far = self.effects.messages.get(&id).map_or(0, |message| message.recipients);
-        if so_far as usize + targets.len() > self.max_recipients {
+        let news = targets.iter().filter(|target| !self.goes_there(id, target)).count();
+        if self.so_far(id) as usize + news > self.max_recipients {
             // RFC 3463 §3.5: X.4.6 is a routing loop; this is what one looks like.
             let status = Status::new(554, EnhancedStatus::new(5, 4, 6), "expands to too many recipients");
             let change = recipient.refuse(status, moment.now);
@@ -136,16 +136,28 @@ impl Routing<'_, '_> {
         if several || to_list {
             self.effects.tell(id, &recipient, Occasion::Success, Action::Expanded);
         }
-        let targets = targets.into_iter().zip(so_far + 1..);
-        for (target, no) in targets {
-            // Only what has a place is there already, not what failed or waits.
-            let placed = matches!(target.verdict, Verdict::Place(_));
-            if !placed || self.routed.insert((id, target.address.clone())) {
-                let child = child(no, &recipient, &target, several, moment.now);
-                self.begin(id, child, target, moment);
+        for target in targets {
+            if self.goes_there(id, &target) {
+                continue;
             }
+            if matches!(target.verdict, Verdict::Place(_)) {
+                self.routed.insert((id, target.address.clone()));
+            }
+            // A number is used up only by whom is written down with it.
+            let child = child(self.so_far(id) + 1, &recipient, &target, several, moment.now);
+            self.begin(id, child, target, moment);
         }
         self.effects.change(id, recipient);
+    }
+
+    /// The recipients that the message has had.
+    fn so_far(&self, id: MessageId) -> u32 {
+        self.effects.messages.get(&id).map_or(0, |message| message.recipients)
+    }
+
+    /// Whether the message goes to a target already: only what has a place does, not what failed or waits.
+    fn goes_there(&self, id: MessageId, target: &Target) -> bool {
+        matches!(target.verdict, Verdict::Place(_)) && self.routed.contains(&(id, target.address.clone()))
     }
 
     /// A recipient that another came to.

@@ -146,12 +146,15 @@ pub(super) fn nonce() -> [u8; 8] {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Token([u8; Token::LEN]);
 
+/// In a token's first byte, beside the kind.
+const IN_HAND: u8 = 0x80;
+
 impl Token {
     pub(crate) const LEN: usize = 17;
 
     /// The name of a lease that only this process knows of.
-    pub(crate) fn new(kind: Kind, lane: Lane) -> Self {
-        let mut bytes = [kind as u8; Self::LEN];
+    pub(crate) fn in_hand(kind: Kind, lane: Lane) -> Self {
+        let mut bytes = [kind as u8 | IN_HAND; Self::LEN];
         bytes[1..9].copy_from_slice(&lane.0);
         bytes[9..].copy_from_slice(&nonce());
         Self(bytes)
@@ -159,11 +162,16 @@ impl Token {
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: [u8; Self::LEN] = bytes.try_into().ok()?;
-        (bytes[0] < 3).then_some(Self(bytes))
+        (bytes[0] & !IN_HAND < 3).then_some(Self(bytes))
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        Kind::ALL[usize::from(self.0[0])]
+        Kind::ALL[usize::from(self.0[0] & !IN_HAND)]
+    }
+
+    /// Whether the lease is, or was, known to the process alone that gave it.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        self.0[0] & IN_HAND != 0
     }
 
     pub(crate) fn lane(&self) -> Lane {
@@ -200,6 +208,9 @@ mod tests {
         assert_eq!(Token::parse(token.bytes()), Some(token));
         assert_eq!((token.kind(), token.lane()), (Kind::Remote, lane));
         assert_eq!(Token::parse(&[9; 17]), None);
+        let token = Token::in_hand(Kind::Local, Lane::LOCAL);
+        assert_eq!(Token::parse(token.bytes()), Some(token));
+        assert_eq!((token.kind(), token.lane(), token.is_in_hand()), (Kind::Local, Lane::LOCAL, true));
     }
 
     #[test]

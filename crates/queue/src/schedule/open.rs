@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use redis::RedisResult;
 use time::OffsetDateTime;
 
-use super::{Kind, Lane, PROMOTED_A_CALL, Schedule, millis};
+use super::{Kind, Lane, PROMOTED_A_CALL, Schedule};
 
 impl Schedule {
     /// The lanes in which something is due for whoever asks: none that is held back, that has as many batches under way
@@ -15,10 +15,10 @@ impl Schedule {
         for partition in self.partitions() {
             let mut commands = redis::pipe();
             let ready = commands.cmd("ZRANGEBYSCORE").arg(self.key(kind, partition, "lanes"));
-            ready.arg("-inf").arg(millis(now));
+            ready.arg("-inf").arg(self.clock.millis(now));
             // What has come due since a worker last asked.
             let due = commands.cmd("ZRANGEBYSCORE").arg(self.key(kind, partition, "due"));
-            due.arg("-inf").arg(millis(now)).arg("LIMIT").arg(0).arg(PROMOTED_A_CALL);
+            due.arg("-inf").arg(self.clock.millis(now)).arg("LIMIT").arg(0).arg(PROMOTED_A_CALL);
             let (lanes, due): (Vec<Vec<u8>>, Vec<Vec<u8>>) =
                 commands.query_async(&mut self.connection.clone()).await?;
             let due = due.iter().filter_map(|member| member.get(16..24));

@@ -212,17 +212,50 @@ pub(crate) async fn destinations_of(pool: &PgPool, domain: &str) -> sqlx::Result
     .await
 }
 
-/// Notes that destinations are suspended.
-pub(crate) async fn suspend(pool: &PgPool, destinations: &[String], reason: &str) -> sqlx::Result<()> {
+/// Notes that destinations are suspended: `name` itself, and those that stand for it as a domain.
+pub(crate) async fn suspend(
+    pool: &PgPool,
+    name: &str,
+    destinations: &[String],
+    reason: &str,
+) -> sqlx::Result<()> {
     sqlx::query(
-        "INSERT INTO spool.suspension (destination, reason) SELECT d, $2 FROM UNNEST($1::text[]) AS n(d)
+        "INSERT INTO spool.suspension (destination, reason, domain)
+         SELECT d, $2, nullif($3, d) FROM UNNEST($1::text[]) AS n(d)
          ON CONFLICT (destination) DO UPDATE SET reason = excluded.reason",
     )
     .bind(destinations)
     .bind(reason)
+    .bind(name)
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// Suspends those of these destinations that are of a suspended domain, and returns them. Columns: destination, domain.
+pub(crate) async fn suspend_with_domain(
+    connection: &mut PgConnection,
+    (destinations, domains): &(Vec<&str>, Vec<&str>),
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "INSERT INTO spool.suspension (destination, reason, domain)
+         SELECT DISTINCT ON (n.destination) n.destination, s.reason, n.domain
+         FROM UNNEST($1::text[], $2::text[]) AS n(destination, domain)
+         JOIN spool.suspension s ON s.destination = n.domain
+         ON CONFLICT (destination) DO NOTHING RETURNING destination",
+    )
+    .bind(destinations)
+    .bind(domains)
+    .fetch_all(connection)
+    .await
+}
+
+/// The destinations that were suspended for a domain.
+pub(crate) async fn suspended_for(pool: &PgPool, domain: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar("SELECT destination FROM spool.suspension WHERE domain = $1")
+        .bind(domain)
+        .fetch_all(pool)
+        .await
 }
 
 /// Notes that destinations are no longer suspended; returns which were.
@@ -240,17 +273,29 @@ pub(crate) struct Stage {
     pub(crate) waiting: i64,
     pub(crate) deferred: i64,
     pub(crate) oldest: OffsetDateTime,
+    /// By the age of their messages: younger than the first of [`AGES`], the second ..., and those that are older.
+    pub(crate) ages: Vec<i64>,
 }
+
+/// The ages by which what waits is counted, in hours.
+pub(crate) const AGES: [f64; 5] = [1.0 / 12.0, 1.0, 4.0, 24.0, 48.0];
 
 /// Counts the waiting recipients by stage.
 pub(crate) async fn stages(pool: &PgPool, now: OffsetDateTime) -> sqlx::Result<Vec<Stage>> {
     sqlx::query_as(
-        "SELECT r.state, count(*) AS waiting, count(*) FILTER (WHERE r.next_attempt_at > $1) AS deferred,
-                min(m.received_at) AS oldest
-         FROM spool.recipient r JOIN spool.message m USING (message_id)
-         WHERE r.next_attempt_at IS NOT NULL GROUP BY r.state ORDER BY r.state",
+        "SELECT state, count(*) AS waiting, count(*) FILTER (WHERE next_attempt_at > $1) AS deferred,
+                min(received_at) AS oldest,
+                ARRAY[count(*) FILTER (WHERE age = 0), count(*) FILTER (WHERE age = 1),
+                      count(*) FILTER (WHERE age = 2), count(*) FILTER (WHERE age = 3),
+                      count(*) FILTER (WHERE age = 4), count(*) FILTER (WHERE age = 5)] AS ages
+         FROM (SELECT r.state, r.next_attempt_at, m.received_at,
+                      width_bucket(extract(epoch FROM $1 - m.received_at)::float8, $2::float8[]) AS age
+               FROM spool.recipient r JOIN spool.message m USING (message_id)
+               WHERE r.next_attempt_at IS NOT NULL) w
+         GROUP BY state ORDER BY state",
     )
     .bind(now)
+    .bind(AGES.map(|hours| hours * 3600.0).to_vec())
     .fetch_all(pool)
     .await
 }

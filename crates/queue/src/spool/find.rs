@@ -91,11 +91,10 @@ pub(crate) async fn overdue(
 ) -> sqlx::Result<Vec<Due>> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT r.message_id, r.lane, r.state, m.flow, r.next_attempt_at
-         FROM (SELECT message_id, lane, state, next_attempt_at FROM spool.recipient
-               WHERE next_attempt_at >= $1 AND next_attempt_at < $3 AND (next_attempt_at, message_id) > ($1, $2)
-               ORDER BY next_attempt_at, message_id LIMIT $4) r
-         JOIN spool.message m ON m.message_id = r.message_id
-         WHERE NOT m.held AND NOT m.poison ORDER BY r.next_attempt_at, r.message_id",
+         FROM spool.recipient r JOIN spool.message m ON m.message_id = r.message_id
+         WHERE r.next_attempt_at >= $1 AND r.next_attempt_at < $3 AND (r.next_attempt_at, r.message_id) > ($1, $2)
+           AND NOT m.held AND NOT m.poison
+         ORDER BY r.next_attempt_at, r.message_id LIMIT $4",
     )
     .bind(after.0)
     .bind(after.1.uuid())
@@ -128,6 +127,23 @@ pub(crate) async fn timers(
     .fetch_all(connection)
     .await?;
     rows.iter().map(super::load::message).collect()
+}
+
+/// Puts off to `later` the message that has to be looked at first, and says which it is.
+pub(crate) async fn postpone_timer(
+    postgres: impl PgExecutor<'_>,
+    later: OffsetDateTime,
+) -> sqlx::Result<Option<MessageId>> {
+    let id: Option<Uuid> = sqlx::query_scalar(
+        "UPDATE spool.message SET timer_at = $1 WHERE message_id =
+             (SELECT message_id FROM spool.message WHERE timer_at < $1 ORDER BY timer_at LIMIT 1
+              FOR NO KEY UPDATE SKIP LOCKED)
+         RETURNING message_id",
+    )
+    .bind(later)
+    .fetch_optional(postgres)
+    .await?;
+    Ok(id.map(MessageId::from))
 }
 
 /// Notes how far messages' notices have come and when they are to be looked at next; `None`: not by time.

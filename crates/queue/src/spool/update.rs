@@ -149,6 +149,8 @@ pub(crate) struct Ended {
     pub(crate) local: bool,
     /// All of those do, for certain.
     pub(crate) all_delivered: bool,
+    /// Some had no place when they ended: in hand they may have come to a mailbox that the ledger does not know of.
+    pub(crate) unplaced: bool,
 }
 
 /// Deletes messages that have ended, and their recipients; tells how these had been placed. `known` are the states
@@ -162,25 +164,32 @@ pub(crate) async fn end_messages(
         return Ok(HashMap::new());
     }
     let uuids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-    let rows: Vec<(Uuid, i32, i16, bool)> = sqlx::query_as(
+    let rows: Vec<(Uuid, i32, i16, Option<bool>)> = sqlx::query_as(
         "WITH gone AS (DELETE FROM spool.message WHERE message_id = ANY($1))
          DELETE FROM spool.recipient WHERE message_id = ANY($1)
-         RETURNING message_id, recipient_no, state, place IS NOT NULL AND destination IS NULL",
+         RETURNING message_id, recipient_no, state, CASE WHEN place IS NOT NULL THEN destination IS NULL END",
     )
     .bind(uuids)
     .fetch_all(connection)
     .await?;
-    let begin = Ended { local: false, all_delivered: true };
+    let begin = Ended { local: false, all_delivered: true, unplaced: false };
     let mut ended: HashMap<MessageId, Ended> = ids.iter().map(|id| (*id, begin)).collect();
     for (id, no, state, local) in rows {
         let id = MessageId::from(id);
-        let delivered = match known.get(&(id, no as u32)) {
-            Some(known) => *known == State::Delivered,
-            None => state == State::Delivered as i16,
+        let is = |wanted| match known.get(&(id, no as u32)) {
+            Some(known) => *known == wanted,
+            None => state == wanted as i16,
         };
         let ended = ended.entry(id).or_insert(begin);
-        ended.local |= local;
-        ended.all_delivered &= !local || delivered;
+        match local {
+            Some(true) => {
+                ended.local = true;
+                ended.all_delivered &= is(State::Delivered);
+            }
+            Some(false) => {}
+            // What came to others was not delivered itself.
+            None => ended.unplaced |= !is(State::Expanded),
+        }
     }
     Ok(ended)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use posthorn_api::mail::v1::{self as mail, outcome};
-use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
+use posthorn_api::queue::v1::{self as admin, queue_service_client::QueueServiceClient};
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
 use posthorn_api::spool::v1::{
     AcceptItem, AcceptRequest, AcceptResult, AcceptStart, ReadContentRequest, accept_result,
@@ -115,6 +115,17 @@ impl Queue {
 
     pub(crate) fn trace(&self) -> TraceServiceClient<Channel> {
         TraceServiceClient::new(self.channel.clone())
+    }
+
+    /// The ids of the messages that are set aside, once there are some.
+    pub(crate) async fn set_aside(&self) -> Vec<String> {
+        until("something to be set aside", LIMIT, async || {
+            let filter = Some(admin::Filter { poison: true, ..Default::default() });
+            let request = admin::ListMessagesRequest { filter, ..Default::default() };
+            let listed = self.admin().list_messages(request).await.expect("it lists").into_inner().messages;
+            (!listed.is_empty()).then(|| listed.into_iter().map(|message| message.message_id).collect())
+        })
+        .await
     }
 
     /// Stops it in order.

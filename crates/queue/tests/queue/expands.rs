@@ -68,3 +68,32 @@ async fn each_address_once_and_failures_of_a_list_to_its_owner() {
     drop((router, mailboxes));
     queue.stop().await;
 }
+
+/// Found by an audit: a member who was a recipient already used up a number, which the next expansion gave again.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_are_there_already_use_up_no_number() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let given = ["alice@example.test", "team@example.test", "sales@example.test", "all@example.test"];
+    let (_, item) = message("sender@example.net", &given);
+    queue.accept(vec![item]).await;
+    let mut router = queue.worker(WorkKind::Route, 2, 10).await;
+    let batch = router.batch().await;
+    let recorded = router.route(&batch, |address| match address {
+        "team@example.test" => vec![to("alice@example.test", None), to("bob@example.test", None)],
+        "sales@example.test" => vec![to("carol@example.test", None)],
+        "all@example.test" => {
+            ["alice", "bob", "carol", "dave"].map(|name| to(&format!("{name}@example.test"), None)).into()
+        }
+        other => local(other),
+    });
+    recorded.await;
+    let mut mailboxes = queue.worker(WorkKind::Local, 1, 10).await;
+    let batch = mailboxes.batch().await;
+    let mut got: Vec<_> = batch.items[0].recipients.iter().map(|r| r.address.as_str()).collect();
+    got.sort_unstable();
+    assert_eq!(got, ["alice", "bob", "carol", "dave"].map(|name| format!("{name}@example.test")));
+    assert_eq!(mailboxes.outcome(&batch, |_| delivered()).await, []);
+    drop((router, mailboxes));
+    queue.stop().await;
+}

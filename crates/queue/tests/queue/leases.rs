@@ -195,14 +195,7 @@ async fn what_kills_its_workers_is_set_aside_until_an_operator_says_so() {
         dies.batch().await;
     }
     let mut router = queue.worker(WorkKind::Route, 1, 10).await;
-    let filter = admin::Filter { poison: true, ..Default::default() };
-    let listed = until("it to be set aside", LIMIT, async || {
-        let request = admin::ListMessagesRequest { filter: Some(filter.clone()), ..Default::default() };
-        let listed = queue.admin().list_messages(request).await.unwrap().into_inner().messages;
-        (!listed.is_empty()).then_some(listed)
-    })
-    .await;
-    assert_eq!(listed[0].message_id, id.to_string());
+    assert_eq!(queue.set_aside().await, [id.to_string()]);
     router.nothing(Duration::from_millis(300)).await;
     let target = Some(admin::Target { target: Some(admin::target::Target::MessageId(id.to_string())) });
     let retried = queue.admin().retry(admin::RetryRequest { target }).await.unwrap().into_inner();
@@ -210,5 +203,67 @@ async fn what_kills_its_workers_is_set_aside_until_an_operator_says_so() {
     let batch = router.batch().await;
     router.route(&batch, local).await;
     drop(router);
+    queue.stop().await;
+}
+
+/// Found by an audit: an outcome that Postgres refuses was tried again for ever, and all others waited behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_written_keeps_no_other_and_is_set_aside() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let (bad, first) = message("a@example.net", &["bad@example.test"]);
+    let (_, second) = message("c@example.net", &["d@example.test"]);
+    queue.accept(vec![first, second]).await;
+    let mut router = queue.worker(WorkKind::Route, 2, 10).await;
+    let mut left = 2;
+    while left > 0 {
+        let batch = router.batch().await;
+        left -= batch.items.len();
+        let nowhere = |address: &str| match address {
+            // No text of Postgres holds a NUL.
+            "bad@example.test" => local("bad\0@example.test"),
+            other => local(other),
+        };
+        router.route(&batch, nowhere).await;
+    }
+    let mut mailboxes = queue.worker(WorkKind::Local, 1, 10).await;
+    let batch = mailboxes.batch().await;
+    assert_eq!(batch.items.len(), 1);
+    assert_eq!(mailboxes.outcome(&batch, |_| delivered()).await, []);
+    assert_eq!(queue.set_aside().await, [bad.to_string()]);
+    drop((router, mailboxes));
+    queue.stop().await;
+}
+
+/// Found by an audit: all that a worker held when a message killed it was set aside with that message.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_killed_its_workers_is_given_alone_and_takes_no_others_with_it() {
+    let stores = Stores::new().await;
+    let settings =
+        [("queue.lease.orphaned", "50ms"), ("queue.lease.in_hand", "0"), ("queue.lease.poison_after", "4")];
+    let queue = stores.queue(&settings).await;
+    let sent: Vec<_> = (0..5).map(|n| message("a@example.net", &[&format!("b{n}@example.test")])).collect();
+    let killer = sent[2].0;
+    queue.accept(sent.into_iter().map(|(_, item)| item).collect()).await;
+    let mut sizes = Vec::new();
+    let mut done = 0;
+    while done < 4 {
+        let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+        let batch = router.batch().await;
+        sizes.push(batch.items.len());
+        if batch.items.iter().any(|item| item.message_id == posthorn_api::message_id_bytes(killer)) {
+            // It dies.
+            continue;
+        }
+        router.route(&batch, local).await;
+        done += batch.items.len();
+    }
+    assert_eq!(&sizes[..2], [5, 5]);
+    assert!(sizes[2..].iter().all(|size| *size == 1), "{sizes:?}");
+    while stores.count("spool.message WHERE poison").await == 0 {
+        let mut dies = queue.worker(WorkKind::Route, 1, 10).await;
+        let _ = tokio::time::timeout(Duration::from_millis(200), dies.batch()).await;
+    }
+    assert_eq!(queue.set_aside().await, [killer.to_string()]);
     queue.stop().await;
 }

@@ -75,6 +75,45 @@ async fn a_suspended_destination_gets_nothing_until_it_is_resumed() {
     queue.stop().await;
 }
 
+/// Found by an audit: a domain that nothing waited for yet was not suspended, and one for which nothing waited any more
+/// was not resumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_is_suspended_before_its_mail_comes_and_resumed_after_it_has_gone() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let destination = "example.org".to_owned();
+    let request = SuspendRequest { destination: destination.clone(), reason: "test".into() };
+    queue.admin().suspend(request).await.unwrap();
+    let (id, item) = message("a@example.net", &["b@example.org"]);
+    queue.accept(vec![item, message("a@example.net", &["c@example.com"]).1]).await;
+    let mut router = queue.worker(WorkKind::Route, 2, 10).await;
+    let mut routed = 0;
+    while routed < 2 {
+        let batch = router.batch().await;
+        routed += batch.items.len();
+        router.route(&batch, remote).await;
+    }
+    let mut relay = queue.worker(WorkKind::Remote, 2, 10).await;
+    let batch = relay.batch().await;
+    assert_eq!(batch.destination, "mx.example.com");
+    relay.outcome(&batch, |_| delivered()).await;
+    relay.nothing(Duration::from_millis(300)).await;
+    let stats = queue.admin().stats(StatsRequest::default()).await.unwrap().into_inner();
+    let ages: Vec<u64> = stats.stages[2].ages.iter().map(|age| age.waiting).collect();
+    assert_eq!(ages, [1, 0, 0, 0, 0, 0]);
+
+    let request = BounceRequest { target: by_id(id), silent: true, reason: String::new() };
+    queue.admin().bounce(request).await.unwrap();
+    let resumed = queue.admin().resume(ResumeRequest { destination }).await.unwrap().into_inner();
+    assert_eq!(resumed.destinations, ["example.org", "mx.example.org"]);
+    queue.accept(vec![message("a@example.net", &["b@example.org"]).1]).await;
+    let batch = router.batch().await;
+    router.route(&batch, remote).await;
+    assert_eq!(relay.batch().await.destination, "mx.example.org");
+    drop((router, relay));
+    queue.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bounced_message_ends_and_its_sender_is_told_unless_silent() {
     let stores = Stores::new().await;

@@ -114,7 +114,7 @@ impl Connection {
         self.session.capabilities()
     }
 
-    /// Does one transaction: one answer a recipient, in order. `content` is read only when a recipient was accepted.
+    /// Does one transaction: one answer per recipient, in order. `content` is read only when a recipient was accepted.
     pub async fn transfer(&mut self, transaction: Transaction, content: Content) -> Vec<Answer> {
         let size = transaction.size;
         self.session.begin(transaction);

@@ -13,7 +13,7 @@ use crate::ctl::values::{rfc3339, size};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Account {
-    /// Make an account with its mailbox
+    /// Make an account; its mailbox comes into being at its first use
     Create {
         address: String,
         #[command(flatten)]
@@ -29,15 +29,15 @@ pub(crate) enum Account {
     },
     /// One account
     Show { address: String },
-    /// Change an account: what is not said stays as it is
+    /// Change an account: what is not given stays as it is
     Update {
         address: String,
         #[command(flatten)]
         password: Password,
-        /// From now on no one can log in
+        /// Remove the password
         #[arg(long, conflicts_with_all = ["password", "password_stdin"])]
         no_password: bool,
-        /// Refuse mail for a while, and let no one in
+        /// Refuse mail for now (450), until it is enabled again
         #[arg(long, conflicts_with = "enable")]
         disable: bool,
         /// Take mail again
@@ -46,7 +46,9 @@ pub(crate) enum Account {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Delete an account with its mailbox
+    /// Delete an account; its mail stays in the store
+    ///
+    /// The address takes no more mail, and its mailbox can no longer be opened. What is in the mailbox is not deleted.
     Delete { address: String },
 }
 

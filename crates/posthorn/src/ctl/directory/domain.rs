@@ -24,13 +24,13 @@ pub(crate) enum Domain {
     List,
     /// One domain
     Show { domain: String },
-    /// Change a domain: what is not said stays as it is
+    /// Change a domain: what is not given stays as it is
     Update {
         domain: String,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Delete a domain that has no accounts
+    /// Delete a domain that has no accounts, aliases or lists
     Delete { domain: String },
 }
 

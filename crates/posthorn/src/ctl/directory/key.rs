@@ -23,7 +23,7 @@ pub(crate) enum Key {
         /// What it is for
         #[arg(long)]
         description: Option<String>,
-        /// Until when it holds (RFC 3339)
+        /// Until when it is valid (RFC 3339)
         #[arg(long, value_name = "TIME", value_parser = point_in_time)]
         expires_at: Option<OffsetDateTime>,
     },

@@ -24,7 +24,7 @@ pub(crate) enum List {
         #[arg(required = true)]
         members: Vec<String>,
     },
-    /// Take members away
+    /// Remove members
     Remove {
         address: String,
         #[arg(required = true)]

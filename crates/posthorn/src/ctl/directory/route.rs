@@ -23,7 +23,7 @@ pub(crate) enum Route {
     },
     /// All routes
     List,
-    /// Delete a route: the DNS says again
+    /// Delete a route: the DNS decides again
     Delete { domain: String },
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Tenant {
     },
     /// All tenants
     List,
-    /// Delete a tenant that has no domains
+    /// Delete a tenant that has no domains and no keys
     Delete { tenant: String },
 }
 

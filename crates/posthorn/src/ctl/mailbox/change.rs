@@ -33,13 +33,13 @@ impl Selection {
 pub(crate) struct Flag {
     #[command(flatten)]
     selection: Selection,
-    /// Set these
+    /// Set these flags
     #[arg(long, value_delimiter = ',', required_unless_present = "remove")]
     add: Vec<String>,
-    /// Take these away
+    /// Remove these flags
     #[arg(long, value_delimiter = ',')]
     remove: Vec<String>,
-    /// Leave messages alone that changed after this mod-sequence
+    /// Leave alone the messages that changed after this mod-sequence
     #[arg(long, value_name = "MODSEQ", default_value_t = 0)]
     unchanged_since: u64,
 }
@@ -137,7 +137,7 @@ impl Delete {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Expunge {
     address: String,
-    /// None: all that are flagged as deleted
+    /// Which; without any, all that are flagged as deleted
     #[arg(value_name = "UID")]
     uids: Vec<u32>,
     /// The folder they are in

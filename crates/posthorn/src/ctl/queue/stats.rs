@@ -28,6 +28,22 @@ struct Stage {
     oldest_seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<String>,
+    ages: Ages,
+}
+
+/// How many wait, by age.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Ages {
+    Numbers(Vec<Age>),
+    Words(String),
+}
+
+#[derive(Serialize)]
+struct Age {
+    /// `None`: all that are older.
+    below_seconds: Option<u64>,
+    waiting: u64,
 }
 
 #[derive(Serialize)]
@@ -51,7 +67,7 @@ pub(super) async fn run(destinations: u32, services: &Services, out: &mut Output
     }
     out.line(&format!("{} messages, {} held, {} poison", stats.messages, stats.held, stats.poison))?;
     out.line("")?;
-    Table::new(&["stage", "waiting", "leased", "deferred", "oldest"]).rows(out, stats.stages)?;
+    Table::new(&["stage", "waiting", "leased", "deferred", "oldest", "ages"]).rows(out, stats.stages)?;
     if !stats.destinations.is_empty() {
         out.line("")?;
         let columns = ["destination", "waiting", "oldest", "suspended", "last_status"];
@@ -71,6 +87,7 @@ fn stats(answer: api::StatsResponse, words: bool) -> Stats {
         deferred: stage.deferred,
         oldest_seconds: age(stage.oldest).as_secs(),
         oldest: in_words(stage.oldest),
+        ages: if words { Ages::Words(ages_in_words(&stage.ages)) } else { Ages::Numbers(ages(stage.ages)) },
     };
     let destination = |destination: api::DestinationStats| Destination {
         destination: destination.destination,
@@ -87,4 +104,20 @@ fn stats(answer: api::StatsResponse, words: bool) -> Stats {
         stages: answer.stages.into_iter().map(stage).collect(),
         destinations: answer.destinations.into_iter().map(destination).collect(),
     }
+}
+
+fn ages(counts: Vec<api::AgeCount>) -> Vec<Age> {
+    let seconds = |below: Duration| posthorn_api::period(below).as_secs();
+    counts.into_iter().map(|c| Age { below_seconds: c.below.map(seconds), waiting: c.waiting }).collect()
+}
+
+/// `3 below 5m, 1 older`
+fn ages_in_words(counts: &[api::AgeCount]) -> String {
+    let some = counts.iter().filter(|count| count.waiting > 0);
+    let word = |count: &api::AgeCount| match count.below {
+        Some(below) => format!("{} below {}", count.waiting, rounded(posthorn_api::period(below))),
+        None => format!("{} older", count.waiting),
+    };
+    let words: Vec<String> = some.map(word).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
 }
