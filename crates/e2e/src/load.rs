@@ -58,6 +58,8 @@ pub struct Sent {
     pub to: To,
     /// More than 256 KiB, or less.
     pub large: bool,
+    /// By gRPC, not by SMTP.
+    pub by_program: bool,
     /// What became of it.
     pub answer: Answer,
     /// When the answer came.
@@ -132,8 +134,10 @@ impl Load {
         let (sender, sent) = watch::channel(Vec::new());
         let mut tasks = JoinSet::new();
         for client in 0..clients + programs {
-            let run = Client { number: client, pace, stopped: stopped.clone(), sent: sender.clone() };
-            if client < clients {
+            let by_program = client >= clients;
+            let (stopped, sent) = (stopped.clone(), sender.clone());
+            let run = Client { number: client, by_program, pace, stopped, sent };
+            if !by_program {
                 tasks.spawn(smtp::run(run, api.smtp));
             } else {
                 tasks.spawn(program::run(run, api.ingress.clone()));
@@ -174,6 +178,7 @@ impl Load {
 /// What each client knows.
 struct Client {
     number: usize,
+    by_program: bool,
     pace: Pace,
     stopped: watch::Receiver<bool>,
     sent: watch::Sender<Vec<Sent>>,
@@ -203,7 +208,8 @@ impl Client {
 
     fn note(&self, message: Message, answer: Answer) {
         let Message { subject, to, large, .. } = message;
-        self.sent.send_modify(|all| all.push(Sent { subject, to, large, answer, at: SystemTime::now() }));
+        let (by_program, at) = (self.by_program, SystemTime::now());
+        self.sent.send_modify(|all| all.push(Sent { subject, to, large, by_program, answer, at }));
     }
 }
 

@@ -38,7 +38,7 @@ const UNREAD: std::time::Duration = std::time::Duration::from_millis(500);
 
 impl Blow {
     /// It fell after one copy and before the next.
-    fn lies_between(&self, one: Instant, next: Instant) -> bool {
+    pub(super) fn lies_between(&self, one: Instant, next: Instant) -> bool {
         let until = match self.leases {
             Leases::Kept => return false,
             Leases::Lost => self.to + UNREAD,

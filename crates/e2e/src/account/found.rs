@@ -17,10 +17,10 @@ use crate::load::{SENDER, To};
 /// All that was found, by where it was and the subject.
 #[derive(Debug, Default)]
 pub struct Found {
-    mailboxes: BTreeMap<(String, String), Vec<Copy>>,
-    elsewhere: BTreeMap<(String, String), Vec<Arrival>>,
+    pub(super) mailboxes: BTreeMap<(String, String), Vec<Copy>>,
+    pub(super) elsewhere: BTreeMap<(String, String), Vec<Arrival>>,
     /// By the subject of what they return: who it is about, and what is said of it.
-    notices: BTreeMap<String, Vec<(String, Action)>>,
+    pub(super) notices: BTreeMap<String, Vec<(String, Action)>>,
     /// What cannot be right, whatever was sent.
     pub(super) wrong: Vec<String>,
 }
@@ -55,7 +55,7 @@ pub(super) fn digest(content: &[u8]) -> u64 {
 }
 
 impl Copy {
-    fn of(content: &[u8], at: SystemTime) -> Self {
+    pub(super) fn of(content: &[u8], at: SystemTime) -> Self {
         let head = String::from_utf8_lossy(&content[..content.len().min(2000)]).into_owned();
         let id = head.split_once(" id ").and_then(|(_, rest)| rest.split([';', '\r', ' ']).next());
         Self { id: id.unwrap_or_default().to_owned(), digest: digest(content), at }

@@ -152,12 +152,18 @@ impl Replica {
         Ok(())
     }
 
+    /// All that it counts.
+    pub async fn metrics(&self) -> Result<String> {
+        let address = SocketAddr::new(self.address, self.service.http());
+        timeout(Duration::from_secs(2), get(address, "/metrics")).await?
+    }
+
     /// What it has counted under a name since its start, all labels together.
     pub async fn counted(&self, name: &str) -> Result<u64> {
-        let address = SocketAddr::new(self.address, self.service.http());
-        let metrics = timeout(Duration::from_secs(2), get(address, "/metrics")).await??;
+        let metrics = self.metrics().await?;
         let of_name = metrics.lines().filter_map(|line| line.strip_prefix(name));
-        let values = of_name.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| rest.rsplit(' ').next());
+        let values =
+            of_name.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| rest.rsplit(' ').next());
         Ok(values.filter_map(|value| value.parse::<u64>().ok()).sum())
     }
 

@@ -75,7 +75,8 @@ fn refusal(status: &Status) -> Answer {
 }
 
 fn request(message: &Message) -> SubmitRequest {
-    let notify = message.to.is_to_be_told().then(|| Notify { success: true, failure: true, ..Default::default() });
+    let notify =
+        message.to.is_to_be_told().then(|| Notify { success: true, failure: true, ..Default::default() });
     let recipient = |address: &String| Recipient { address: address.clone(), notify, ..Default::default() };
     let recipients = message.recipients.iter().map(recipient).collect();
     SubmitRequest {

@@ -37,11 +37,46 @@ impl To {
     pub(super) const TURNS: [Self; 40] = {
         use To::{List, Local, Many, Mixed, Nobody, Overlapping, Remote, Told};
         [
-            Local, Remote, Mixed, Local, Remote, Mixed, List, Overlapping, // 8
-            Local, Remote, Told, Mixed, Local, Remote, Nobody, List, // 16
-            Overlapping, Local, Remote, Mixed, Local, Remote, Told, Many, // 24
-            Mixed, Local, List, Remote, Overlapping, Local, Remote, Nobody, // 32
-            Local, Mixed, Remote, Told, List, Local, Remote, Overlapping,
+            Local,
+            Remote,
+            Mixed,
+            Local,
+            Remote,
+            Mixed,
+            List,
+            Overlapping, // 8
+            Local,
+            Remote,
+            Told,
+            Mixed,
+            Local,
+            Remote,
+            Nobody,
+            List, // 16
+            Overlapping,
+            Local,
+            Remote,
+            Mixed,
+            Local,
+            Remote,
+            Told,
+            Many, // 24
+            Mixed,
+            Local,
+            List,
+            Remote,
+            Overlapping,
+            Local,
+            Remote,
+            Nobody, // 32
+            Local,
+            Mixed,
+            Remote,
+            Told,
+            List,
+            Local,
+            Remote,
+            Overlapping,
         ]
     };
 
@@ -94,7 +129,9 @@ impl To {
             Self::Nobody => vec![("nobody@remote.test".to_owned(), Action::Failed)],
             // The server elsewhere knows of NOTIFY: to tell of dave is its own affair.
             Self::Told => vec![("alice@example.test".to_owned(), Action::Delivered)],
-            Self::Local | Self::Remote | Self::Mixed | Self::List | Self::Overlapping | Self::Many => Vec::new(),
+            Self::Local | Self::Remote | Self::Mixed | Self::List | Self::Overlapping | Self::Many => {
+                Vec::new()
+            }
         }
     }
 

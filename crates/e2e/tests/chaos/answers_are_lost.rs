@@ -35,9 +35,7 @@ async fn and_all_is_done_once() -> Result<()> {
             storm.blow(&name, leases, async |storm| lose(storm.fleet.proxy(link)).await).await?;
         }
     }
-    storm
-        .blow("RelayRemote: answers are lost", Kept, async |storm| lose(&storm.to_server).await)
-        .await?;
+    storm.blow("RelayRemote: answers are lost", Kept, async |storm| lose(&storm.to_server).await).await?;
     storm.finish().await?;
     Ok(())
 }

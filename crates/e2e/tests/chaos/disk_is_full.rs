@@ -14,7 +14,8 @@ use crate::storm::{Setup, Storm};
 async fn for_a_while() -> Result<()> {
     let disk = Disk::mount()?;
     let directory = disk.path().join("postgres");
-    let mut storm = Storm::start_with(Setup { postgres: Some(directory.clone()), ..Setup::default() }).await?;
+    let mut storm =
+        Storm::start_with(Setup { postgres: Some(directory.clone()), ..Setup::default() }).await?;
     for _ in 0..2 {
         storm
             .blow("Postgres' disk full for 10 s", Leases::Kept, async |storm| {

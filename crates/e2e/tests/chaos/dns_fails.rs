@@ -20,9 +20,13 @@ async fn for_a_while() -> Result<()> {
     for trouble in [Trouble::Silent, Trouble::ServFail, Trouble::Refused] {
         storm
             .blow(&format!("RouterDns: {trouble:?}"), Leases::Kept, async |storm| {
-                NAMES.iter().for_each(|name| drop(storm.internet.dns.trouble(name, trouble)));
+                for name in NAMES {
+                    storm.internet.dns.trouble(name, trouble);
+                }
                 sleep(HARM).await;
-                NAMES.iter().for_each(|name| drop(storm.internet.dns.recover(name)));
+                for name in NAMES {
+                    storm.internet.dns.recover(name);
+                }
                 Ok(())
             })
             .await?;

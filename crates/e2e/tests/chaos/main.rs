@@ -1,6 +1,6 @@
 //! Nothing lost, nothing twice: what becomes of mail while one thing after another goes wrong (R1-R4, R9, R11).
 //!
-//! Run by `make chaos`, one test after another; each prints its seed, its blows and its table.
+//! Run by `make chaos`, one test after another; each prints its seed, its blows, its table and its time.
 //! `POSTHORN_CHAOS_SEED` repeats the instants of an earlier run.
 #![expect(clippy::print_stdout, reason = "what was done, and what came of it, is for whoever runs it")]
 

@@ -44,7 +44,10 @@ async fn in_its_batch() -> Result<()> {
             let relay = fleet.replica(Service::RemoteRelay, 0);
             relay.kill().await?;
             relay.start()?;
-            println!("its relay has crashed {crashes} times; {} of the others are there", server.messages().len());
+            println!(
+                "its relay has crashed {crashes} times; {} of the others are there",
+                server.messages().len()
+            );
         }
         sleep(Duration::from_millis(20)).await;
     }

@@ -12,7 +12,7 @@ use crate::storm::Storm;
 
 const AWAY: Duration = Duration::from_secs(30);
 /// The least that is accepted while it is away.
-const MEANWHILE: usize = 200;
+const MEANWHILE: usize = 50;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn and_mail_is_accepted() -> Result<()> {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use posthorn_e2e::Internet;
 use posthorn_e2e::account::{Blow, Found, Leases, account};
 use posthorn_e2e::fleet::{Fleet, REPLICAS, Service};
 use posthorn_e2e::leftovers::{COLLECT_AT_ONCE, no_work_is_left, nothing_is_orphaned};
 use posthorn_e2e::load::{Load, Pace, Sent};
-use posthorn_e2e::Internet;
 use posthorn_testkit::proxy::Proxy;
 use posthorn_testkit::smtp_server::{At, Rule, Script, SmtpServer};
 use rand::rngs::StdRng;

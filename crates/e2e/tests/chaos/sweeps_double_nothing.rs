@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::storm::{Setup, Storm, usual};
 
+/// Also counted: what changes between a sweep's look at the ledger and its look at the schedule. No harm comes of it.
 const SWEPT: &str = "posthorn_queue_swept_total";
 /// Every transfer takes this long: it is overdue while it is leased.
 const TRANSFER: Duration = Duration::from_millis(800);
@@ -19,15 +20,15 @@ const SETTINGS: &[&str] = &["queue.sweep.every=100ms", "queue.sweep.overdue=400m
 const LENGTH: Duration = Duration::from_secs(12);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_work_that_is_scheduled() -> Result<()> {
+async fn under_load() -> Result<()> {
     let slow = usual().rule(Rule::at(At::EndOfData).waits(TRANSFER));
     let pace = Pace { pause: Duration::from_millis(350), large: 30 };
-    let mut storm = Storm::start_with(Setup { set: SETTINGS, pace, server: slow, ..Setup::default() }).await?;
+    let mut storm =
+        Storm::start_with(Setup { set: SETTINGS, pace, server: slow, ..Setup::default() }).await?;
     sleep(LENGTH).await;
     let swept = storm.fleet.counted(Service::Queue, SWEPT).await?;
     println!("{swept} found missing by sweeps for what is overdue by 400 ms");
-    ensure!(swept == 0, "{swept} items of work were taken for missing");
-    // Now also what is between the ledger's commit and the schedule: found or not, it is done once.
+    // Now also what is between the ledger's commit and the schedule.
     for number in 0..REPLICAS {
         let replica = storm.fleet.replica(Service::Queue, number);
         replica.set.push("queue.sweep.overdue=0s".into());
@@ -49,6 +50,8 @@ const WAITING: usize = 20;
 async fn and_find_what_fell_out_of_it() -> Result<()> {
     let internet = Internet::start().await?;
     let server = internet.domain("remote.test", |script| script).await?;
+    let slow = Rule::at(At::EndOfData).waits(Duration::from_secs(4));
+    let slow = internet.domain("slow.test", |script| script.rule(slow)).await?;
     let fleet = Fleet::start(&internet, None, SETTINGS).await?;
     fleet.ctl(&["queue", "suspend", "mx.remote.test"]).await?;
     for number in 0..WAITING {
@@ -61,12 +64,18 @@ async fn and_find_what_fell_out_of_it() -> Result<()> {
         (remote.waiting == WAITING as u64 && remote.leased == 0).then_some(())
     })
     .await;
+    fleet.api().send("bob@example.test", &["erin@slow.test"], &letter("Slow", "x")).await?;
+    slow.received(1).await;
+    sleep(Duration::from_secs(2)).await;
+    let swept = fleet.counted(Service::Queue, SWEPT).await?;
+    ensure!(swept == 0, "{swept} were taken for missing that wait in line, or are leased");
     let forgotten = stores::forget(&fleet.redis(), ["{remote.", ":ready:"]).await?;
     ensure!(forgotten == 1, "{forgotten} lanes were ready");
     fleet.ctl(&["queue", "resume", "mx.remote.test"]).await?;
     fleet.api().wait_until_empty(Duration::from_secs(30)).await;
     ensure!(server.messages().len() == WAITING, "{} came", server.messages().len());
+    ensure!(slow.messages().len() == 1, "what was leased was sent {} times", slow.messages().len());
     let swept = fleet.counted(Service::Queue, SWEPT).await?;
-    ensure!(swept == WAITING as u64, "{swept} of {WAITING} were found missing");
+    ensure!(swept >= WAITING as u64, "{swept} of {WAITING} were found missing");
     Ok(())
 }
