@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use posthorn_api::error::is_temporary;
 use posthorn_api::mailbox::v1::get_message_response::Part as Got;
 use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
 use posthorn_api::mailbox::v1::{GetMessageRequest, ListMessagesRequest, MessageSummary, Part};
@@ -44,7 +45,7 @@ impl Api {
         Ok(Mail { summary, raw })
     }
 
-    /// All messages of a mailbox, and the bytes of each or why they cannot be had.
+    /// All messages of a mailbox, and the bytes of each or why they cannot be had; fails when the mailbox is away.
     pub async fn read_all(
         &self,
         mailbox: &str,
@@ -53,7 +54,10 @@ impl Api {
         let mut mails = Vec::new();
         for summary in self.list(mailbox).await? {
             let raw = raw(&mut client, mailbox, &summary).await;
-            mails.push((summary, raw));
+            match raw {
+                Err(status) if is_temporary(&status) => return Err(status.into()),
+                raw => mails.push((summary, raw)),
+            }
         }
         Ok(mails)
     }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use posthorn_api::mailbox::v1::MessageSummary;
 use posthorn_dsn::{Action, Report, Returned};
 use posthorn_testkit::smtp_server::SmtpServer;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -43,6 +45,10 @@ pub(super) struct Arrival {
     pub(super) accepted: bool,
 }
 
+/// How many mailboxes are read at the same time, and how long each may take.
+const READERS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What every message of the load begins with; above it stands what Posthorn has put there.
 const BEGINNING: &[u8] = b"From: Carol <carol@elsewhere.test>\r\n";
 
@@ -69,11 +75,12 @@ impl Found {
         mailboxes.push(SENDER.to_owned());
         mailboxes.sort_unstable();
         mailboxes.dedup();
-        let mut reading = JoinSet::new();
+        let (mut reading, readers) = (JoinSet::new(), Arc::new(Semaphore::new(READERS)));
         for mailbox in mailboxes {
-            let api = api.clone();
+            let (api, readers) = (api.clone(), readers.clone());
             reading.spawn(async move {
-                let mails = api.read_all(&mailbox).await.with_context(|| format!("reading {mailbox}"))?;
+                let _turn = readers.acquire().await;
+                let mails = read(&api, &mailbox).await.with_context(|| format!("reading {mailbox}"))?;
                 anyhow::Ok((mailbox, mails))
             });
         }
@@ -150,6 +157,17 @@ impl Found {
         let placed = self.mailboxes.keys().chain(self.elsewhere.keys());
         let placed = placed.map(|(place, subject)| (place.as_str(), subject.as_str()));
         placed.chain(self.notices.keys().map(|subject| (SENDER, subject.as_str())))
+    }
+}
+
+/// A store that does not answer in time on a busy machine is asked again.
+async fn read(api: &Api, mailbox: &str) -> Result<Vec<(MessageSummary, Result<Vec<u8>, tonic::Status>)>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match api.read_all(mailbox).await {
+            Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(200)).await,
+            read => return read,
+        }
     }
 }
 

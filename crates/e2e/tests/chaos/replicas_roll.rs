@@ -6,13 +6,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use posthorn_e2e::account::Leases;
 use posthorn_e2e::fleet::{REPLICAS, Service};
-use posthorn_e2e::load::{Answer, Sent};
+use posthorn_e2e::load::{Answer, Pace, Sent};
 
-use crate::storm::Storm;
+use crate::storm::{Setup, Storm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_after_another() -> Result<()> {
-    let mut storm = Storm::start().await?;
+    // Many of them large: they are on their way for a while.
+    let pace = Pace { pause: Duration::from_millis(60), large: 4 };
+    let mut storm = Storm::start_with(Setup { pace, ..Setup::default() }).await?;
     for service in Service::ALL {
         for number in 0..REPLICAS {
             storm

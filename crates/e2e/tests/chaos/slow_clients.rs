@@ -42,8 +42,10 @@ async fn keep_nobody_out() -> Result<()> {
         .await?;
     ensure!(slow.try_join_next().is_none(), "a slow client was thrown out");
     slow.abort_all();
-    println!("{before:.0} messages/s without them, {meanwhile:.0} with them");
-    ensure!(meanwhile > before / 2.0, "they keep others out");
+    let after = rate(&storm, Duration::from_secs(8)).await;
+    println!("{before:.0} messages/s before them, {meanwhile:.0} with them, {after:.0} after them");
+    // What else the machine does is not their fault.
+    ensure!(meanwhile > before.min(after) / 2.0, "they keep others out");
     storm.finish().await?;
     Ok(())
 }
