@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::store;
+use crate::store::{self, messages::MessageRow};
 use crate::watch::Watched;
 
 const CHANNEL: &str = "posthorn_mailbox";
@@ -54,10 +54,18 @@ impl Changed {
     pub(crate) fn tell_all(&self, changes: impl Iterator<Item = (Uuid, i64)>) {
         let newest = newest(changes);
         self.watched.wake(newest.iter().map(|(account, modseq)| (*account, *modseq)));
-        for change in newest {
-            if self.others.try_send(change).is_err() {
-                self.overflown.store(true, Ordering::Relaxed);
-            }
+        newest.into_iter().for_each(|change| self.tell_others(change));
+    }
+
+    /// A message has come into a mailbox, alone, and this is its row.
+    pub(crate) fn tell_arrival(&self, account: Uuid, modseq: i64, row: impl FnOnce() -> MessageRow) {
+        self.watched.wake_by_arrival(account, row);
+        self.tell_others((account, modseq));
+    }
+
+    fn tell_others(&self, change: (Uuid, i64)) {
+        if self.others.try_send(change).is_err() {
+            self.overflown.store(true, Ordering::Relaxed);
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::store::messages::MessageRow;
+
 /// The mailboxes that are watched, each with the highest mod-sequence that is known of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Watched {
@@ -19,9 +21,11 @@ struct Waiting {
 }
 
 /// What a watcher is woken by: any difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     modseq: i64,
+    /// The message with that mod-sequence, where it came alone and into a mailbox that is watched.
+    arrived: Option<Arc<MessageRow>>,
     /// Grows when there may be changes without their numbers being known.
     looks: u64,
 }
@@ -60,6 +64,18 @@ impl Watched {
         }
     }
 
+    /// Wakes those who wait for a mailbox into which a message came.
+    pub(crate) fn wake_by_arrival(&self, account: Uuid, row: impl FnOnce() -> MessageRow) {
+        if let Some(known) = self.lock().accounts.get(&account) {
+            let row = row();
+            known.send_if_modified(|known| {
+                let news = known.raise(row.modseq);
+                known.arrived = Some(Arc::new(row)).filter(|row| row.modseq == known.modseq);
+                news
+            });
+        }
+    }
+
     /// Wakes all: notices may have been lost.
     pub(crate) fn wake_all(&self) {
         for known in self.lock().accounts.values() {
@@ -82,19 +98,24 @@ impl Known {
     fn raise(&mut self, modseq: i64) -> bool {
         if modseq == 0 {
             self.looks += 1;
+            self.arrived = None;
             return true;
         }
         let higher = modseq > self.modseq;
-        self.modseq = self.modseq.max(modseq);
+        if higher {
+            self.modseq = modseq;
+            self.arrived = None;
+        }
         higher
     }
 }
 
 impl Watcher {
-    /// The highest mod-sequence that this process has heard of, committed for sure; 0 when of none. It is no news any
-    /// more.
-    pub(crate) fn known(&mut self) -> i64 {
-        self.known.borrow_and_update().modseq
+    /// The highest mod-sequence that this process has heard of, committed for sure; 0 when of none; and the message that
+    /// has it, if it is known. It is no news any more.
+    pub(crate) fn known(&mut self) -> (i64, Option<Arc<MessageRow>>) {
+        let known = self.known.borrow_and_update();
+        (known.modseq, known.arrived.clone())
     }
 
     /// Waits for news: a change that came after the last call of this or [`Self::known`].

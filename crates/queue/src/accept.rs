@@ -1,5 +1,6 @@
 //! Taking messages over: natural batching. What arrives while a transaction is under way goes into the next one (R7).
 
+mod ahead;
 mod store;
 
 use std::sync::Arc;
@@ -16,13 +17,12 @@ use tracing::Instrument as _;
 
 use crate::error::Unavailable;
 use crate::hub::Hub;
-use crate::in_hand::Letter;
 use crate::level::Level;
-use crate::schedule::{Item, Kind};
 use crate::spool::{self, KnownKey, NewKey};
 
+use ahead::Ahead;
 pub(crate) use store::insert_own;
-use store::{Stored, fresh_item, store};
+use store::{fresh_item, store};
 
 /// A message that somebody hands in.
 #[derive(Debug)]
@@ -167,6 +167,7 @@ async fn write(hub: &Hub, mut batch: Vec<Job>) {
     let started = Instant::now();
     let (incoming, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|job| (job.incoming, job.answer)).unzip();
+    let ahead = Ahead::take(hub, &incoming);
     let mut stored = Vec::new();
     let given = match store(hub, &incoming).await {
         Ok((given, new)) => {
@@ -194,32 +195,7 @@ async fn write(hub: &Hub, mut batch: Vec<Job>) {
         // A caller that has gone will ask again, with the same id or key.
         let _ = answer.send(given);
     }
-    begin_work(hub, stored).await;
-}
-
-/// Takes new messages in hand, as many as may be; the others, and those that were there already, go by the schedule.
-async fn begin_work(hub: &Hub, stored: Vec<Stored>) {
-    let now = OffsetDateTime::now_utc();
-    let (mut letters, mut scheduled) = (Vec::new(), Vec::new());
-    let room = hub.in_hand.room();
-    for Stored { new, is_new } in stored {
-        if is_new && letters.len() < room {
-            letters.push(Letter::new(new.message, new.recipients, Instant::now()));
-        } else {
-            scheduled.push((fresh_item(&new.message), now));
-        }
-    }
-    let in_hand: Vec<Item> = letters.iter().map(Letter::item).collect();
-    // Nothing waits for the schedule: should this process die before it knows, the sweep finds them.
-    let too_late = hub.in_hand.put(Kind::Route, letters, Instant::now());
-    if !in_hand.is_empty() {
-        let until = now + hub.config.lease.length;
-        if let Err(error) = hub.schedule.take_in_hand(Kind::Route, &in_hand, until).await {
-            hub.redis_failed(&error);
-        }
-    }
-    scheduled.extend(too_late.into_iter().map(|item| (item, now)));
-    hub.schedule_soon(Kind::Route, &scheduled, now).await;
+    ahead.kept(stored).await;
 }
 
 fn refuse(error: &sqlx::Error) -> Unavailable {

@@ -1,13 +1,13 @@
 //! Messages in hand: led from the door through the router into the mailboxes without being written down in between.
 //!
-//! A message that has just been taken in is in the ledger as owed (R1), and its recipients stay `Fresh` there until they
-//! have ended. As long as all goes the plain way, as nearly all local mail does, this process holds the rest in memory:
+//! A message that is being taken in goes to a router while it is written down; what the router says counts once it is
+//! (R1). It is in the ledger as owed then, and its recipients stay `Fresh` there until they have ended. As long as all goes the plain way, as nearly all local mail does, this process holds the rest in memory:
 //! who is working on it, and what the router said. That saves a transaction, two reads and most of the schedule's work
 //! for each message. In the schedule the message is due at the end of a lease: should this process die, it falls due
 //! then and is routed anew, and no mailbox takes it twice (R4). What does not go the plain way leaves the hand and goes by
 //! the ledger. No I/O here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,12 @@ pub(crate) struct Letter {
     worker: u64,
     /// Waiting: since when. Given: until when it is leased.
     time: Instant,
+    /// Whether it is in the ledger by now.
+    kept: Kept,
 }
+
+/// Tells whether messages are in the ledger: `None` as long as nobody knows. Dropped by who writes them: they are not.
+pub(crate) type Kept = watch::Receiver<Option<bool>>;
 
 /// What follows from a worker's report.
 #[derive(Debug)]
@@ -53,9 +58,9 @@ pub(crate) enum Next {
 }
 
 impl Letter {
-    /// A message that has just been taken in, with its fresh recipients.
-    pub(crate) fn new(message: Message, recipients: Vec<Recipient>, now: Instant) -> Self {
-        Self { message, recipients, routed: None, events: Vec::new(), worker: 0, time: now }
+    /// A message that is being taken in, with its fresh recipients.
+    pub(crate) fn new(message: Message, recipients: Vec<Recipient>, kept: Kept, now: Instant) -> Self {
+        Self { message, recipients, routed: None, events: Vec::new(), worker: 0, time: now, kept }
     }
 
     /// What stands for it in the schedule.
@@ -216,6 +221,31 @@ impl InHand {
             return reported.map(|_| None).collect();
         }
         reported.map(|key| hands.given.remove(&key).filter(|letter| letter.time > now)).collect()
+    }
+
+    /// Waits until these, as far as they are here under these tokens, are in the ledger, or are not going to be.
+    pub(crate) async fn until_kept(&self, named: impl Iterator<Item = (Token, MessageId)>) {
+        let unknown: Vec<Kept> = {
+            let hands = self.lock();
+            let kept = named.filter_map(|key| Some(&hands.given.get(&key)?.kept));
+            kept.filter(|kept| kept.borrow().is_none()).cloned().collect()
+        };
+        for mut kept in unknown {
+            // An error: it was dropped, and they are not.
+            let _ = kept.wait_for(Option::is_some).await;
+        }
+    }
+
+    /// These were not taken in: they are forgotten, wherever they are.
+    pub(crate) fn forget(&self, ids: &HashSet<MessageId>) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut hands = self.lock();
+        hands.given.retain(|(_, id), _| !ids.contains(id));
+        for waiting in &mut hands.waiting {
+            waiting.retain(|letter| !ids.contains(&letter.message.id));
+        }
     }
 
     /// A worker is still at a batch: its messages here, which now are leased for longer.

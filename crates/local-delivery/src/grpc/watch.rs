@@ -15,6 +15,7 @@ use super::messages::optional_folder;
 use super::{BoxStream, Mailboxes};
 use crate::error::Failure;
 use crate::folder_name::FolderName;
+use crate::store::messages::MessageRow;
 use crate::store::{self, changes::Change, changes::Standing};
 use crate::watch::Watcher;
 
@@ -103,19 +104,31 @@ impl Watch {
                 }
             }
             // What is known now is visible to the statement that follows.
-            let known = self.watcher.known();
-            let folder = self.folder.as_ref().map(FolderName::as_str);
-            let (account, after) = (self.account, self.after);
-            let look = async |connection: &mut PgConnection| {
-                store::changes::since(connection, account, folder, after, PAGE).await
+            let (known, arrived) = self.watcher.known();
+            let changes = match arrived.filter(|row| self.is_next(row)) {
+                Some(row) => vec![Change::Message(MessageRow::clone(&row))],
+                None => self.look().await.map_err(Failure::from)?,
             };
-            let changes = self.mailboxes.reading.with(look).await.map_err(Failure::from)?;
             self.read_all = changes.len() < PAGE as usize;
             self.take(changes).await?;
             if self.read_all {
                 self.after = self.after.max(known);
             }
         }
+    }
+
+    /// Whether it is all that has changed: every change has a number of its own.
+    fn is_next(&self, row: &MessageRow) -> bool {
+        row.modseq == self.after + 1
+            && self.folder.as_ref().is_none_or(|folder| folder.as_str() == row.folder)
+    }
+
+    async fn look(&self) -> sqlx::Result<Vec<Change>> {
+        let folder = self.folder.as_ref().map(FolderName::as_str);
+        let look = async |connection: &mut PgConnection| {
+            store::changes::since(connection, self.account, folder, self.after, PAGE).await
+        };
+        self.mailboxes.reading.with(look).await
     }
 
     async fn take(&mut self, changes: Vec<Change>) -> Result<(), Status> {

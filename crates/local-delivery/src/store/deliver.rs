@@ -4,23 +4,34 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use posthorn_database::Standing;
 use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::column;
+use super::deliver_here::deliver_here;
 use super::lock::{Account, create, lock, missing};
 use crate::placement::{Arrival, Folder, Mailbox, Place, Placed, place};
 
 /// Puts `arrivals` into their mailboxes, all in one transaction, and says of each what came of it. An arrival that was
-/// delivered before (same message, mailbox and recipient), also earlier in this batch, changes nothing (R4).
-pub(crate) async fn deliver(standing: &Standing, arrivals: &[&Arrival]) -> sqlx::Result<Vec<Placed>> {
+/// delivered before (same message, mailbox and recipient), also earlier in this batch, changes nothing (R4). `at` is when
+/// they arrive.
+pub(crate) async fn deliver(
+    standing: &Standing,
+    arrivals: &[&Arrival],
+    at: OffsetDateTime,
+) -> sqlx::Result<Vec<Placed>> {
     let accounts: Vec<Uuid> =
         arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
     standing
         .with(async |connection| {
-            if let Some(placed) = deliver_plain(connection, arrivals).await? {
+            if let Some(placed) = deliver_here(connection, arrivals, at).await? {
+                return Ok(placed);
+            }
+            if let Some(placed) = deliver_plain(connection, arrivals, at).await? {
                 return Ok(placed);
             }
             loop {
-                match deliver_locked(connection, &accounts, arrivals).await? {
+                match deliver_locked(connection, &accounts, arrivals, at).await? {
                     Locked::Placed(placed) => return Ok(placed),
                     Locked::Missing(accounts) => create(&mut *connection, &accounts).await?,
                 }
@@ -34,6 +45,7 @@ pub(crate) async fn deliver(standing: &Standing, arrivals: &[&Arrival]) -> sqlx:
 async fn deliver_plain(
     connection: &mut PgConnection,
     arrivals: &[&Arrival],
+    at: OffsetDateTime,
 ) -> sqlx::Result<Option<Vec<Placed>>> {
     let wanted = wanted(arrivals);
     let mut transaction = connection.begin().await?;
@@ -41,7 +53,7 @@ async fn deliver_plain(
     if found == wanted.len() {
         let placed = place(arrivals, &vec![true; arrivals.len()], &mut mailboxes);
         let all_fit = placed.iter().all(|p| matches!(p, Placed::At(_)));
-        if all_fit && insert(&mut transaction, arrivals, &placed, true).await? == arrivals.len() {
+        if all_fit && insert(&mut transaction, arrivals, &placed, at, true).await? == arrivals.len() {
             transaction.commit().await?;
             return Ok(Some(placed));
         }
@@ -103,6 +115,7 @@ async fn deliver_locked(
     connection: &mut PgConnection,
     accounts: &[Uuid],
     arrivals: &[&Arrival],
+    at: OffsetDateTime,
 ) -> sqlx::Result<Locked> {
     let mut transaction = connection.begin().await?;
     let locked = lock(&mut transaction, accounts).await?;
@@ -115,7 +128,7 @@ async fn deliver_locked(
     let mut mailboxes = read_mailboxes(&mut transaction, arrivals, &locked).await?;
     let placed = place(arrivals, &fresh, &mut mailboxes);
     if placed.iter().any(|p| matches!(p, Placed::At(_))) {
-        insert(&mut transaction, arrivals, &placed, false).await?;
+        insert(&mut transaction, arrivals, &placed, at, false).await?;
     }
     forget_refused(&mut transaction, arrivals, &placed).await?;
     transaction.commit().await?;
@@ -224,6 +237,7 @@ async fn insert(
     connection: &mut PgConnection,
     arrivals: &[&Arrival],
     placed: &[Placed],
+    at: OffsetDateTime,
     note: bool,
 ) -> sqlx::Result<usize> {
     let stored: Vec<(&Arrival, Place)> = arrivals
@@ -251,8 +265,8 @@ async fn insert(
              ON CONFLICT DO NOTHING RETURNING 1),
          stored AS (
              INSERT INTO mailbox.message (account_id, folder_id, uid, content_id, message_id, size, modseq,
-                                          return_path, delivered_to)
-             SELECT a, f, u, m, m, s, n, r, d
+                                          return_path, delivered_to, received_at)
+             SELECT a, f, u, m, m, s, n, r, d, $16
              FROM UNNEST($1::uuid[], $2::int[], $3::bigint[], $4::uuid[], $5::bigint[], $6::bigint[],
                          $7::text[], $8::text[]) AS arrival (a, f, u, m, s, n, r, d)),
          added AS (
@@ -286,12 +300,8 @@ async fn insert(
     .bind(column(&counted, |(_, added)| added.uid))
     .bind(column(&counted, |(_, added)| added.modseq))
     .bind(if note { column(&stored, |(a, _)| a.recipient_key()) } else { Vec::new() })
+    .bind(at)
     .fetch_one(connection)
     .await?;
     Ok(noted as usize)
-}
-
-/// One column of the rows, for UNNEST.
-fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(of).collect()
 }

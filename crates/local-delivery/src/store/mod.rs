@@ -5,6 +5,7 @@ pub(crate) mod change;
 pub(crate) mod changes;
 pub(crate) mod collect;
 mod deliver;
+mod deliver_here;
 pub(crate) mod expunge;
 pub(crate) mod flag;
 pub(crate) mod folders;
@@ -17,3 +18,8 @@ pub(crate) use deliver::deliver;
 pub(crate) use lock::{create, modseqs};
 pub use pool::migrate;
 pub(crate) use pool::{Kind, Ways, answers, connect, connect_for_notices, kind};
+
+/// One column of the rows, for UNNEST.
+fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
+}

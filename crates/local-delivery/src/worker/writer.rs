@@ -7,12 +7,14 @@ use posthorn_database::Standing;
 use posthorn_mail::Outcome;
 use posthorn_service::{Need, trace};
 use posthorn_work::Leased;
+use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::item::{arrivals, outcome, store_failed, verdict};
 use crate::notify::Changed;
-use crate::placement::{Arrival, Placed};
+use crate::placement::{Arrival, Place, Placed};
+use crate::store::messages::MessageRow;
 use crate::store::{self, Kind};
 
 pub(crate) struct Writer {
@@ -44,6 +46,9 @@ impl Writer {
     pub(crate) async fn run(self, pending: Arc<Mutex<mpsc::Receiver<Leased>>>) {
         let mut jobs = Vec::new();
         while pending.lock().await.recv_many(&mut jobs, self.max_items).await > 0 {
+            // A lease that ended while this process was asleep: others have the message, which may have ended meanwhile.
+            let now = Instant::now();
+            jobs.retain(|leased| !leased.is_overdue(now));
             for group in groups(std::mem::take(&mut jobs), self.max_copies) {
                 if !self.shutdown.is_cancelled() {
                     self.write(group).await;
@@ -74,10 +79,11 @@ impl Writer {
             return Ok(Vec::new());
         }
         let started = Instant::now();
+        let at = to_the_microsecond(OffsetDateTime::now_utc());
         let mut victim = 0;
         let mut pause = Duration::from_millis(100);
         let placed = loop {
-            let error = match store::deliver(&self.standing, &arrivals).await {
+            let error = match store::deliver(&self.standing, &arrivals, at).await {
                 Ok(placed) => break placed,
                 Err(error) => error,
             };
@@ -96,7 +102,7 @@ impl Writer {
             }
         };
         self.postgres.met();
-        self.tell(&arrivals, &placed);
+        self.tell(&arrivals, &placed, at);
         metrics::histogram!("posthorn_local_delivery_batch_copies").record(arrivals.len() as f64);
         metrics::histogram!("posthorn_local_delivery_batch_seconds").record(started.elapsed().as_secs_f64());
         Ok(placed)
@@ -104,13 +110,12 @@ impl Writer {
 
     /// Wakes those who watch the mailboxes. Also for what had been delivered before: whoever did may have died before
     /// it told.
-    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed]) {
-        let changes = arrivals.iter().zip(placed).filter_map(|(arrival, placed)| match placed {
-            Placed::At(place) => Some((arrival.account_id, place.modseq)),
-            Placed::Already => Some((arrival.account_id, 0)),
-            Placed::Full | Placed::TooLarge => None,
-        });
-        self.changed.tell_all(changes);
+    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed], at: OffsetDateTime) {
+        if let ([arrival], [Placed::At(place)]) = (arrivals, placed) {
+            self.changed.tell_arrival(arrival.account_id, place.modseq, || row(arrival, place, at));
+        } else {
+            self.tell_changes(arrivals, placed);
+        }
         let count = |name: &'static str, wanted: fn(&Placed) -> bool| {
             let n = placed.iter().filter(|p| wanted(p)).count();
             metrics::counter!("posthorn_local_delivery_copies_total", "result" => name).increment(n as u64);
@@ -119,6 +124,38 @@ impl Writer {
         count("repeated", |p| matches!(p, Placed::Already));
         count("full", |p| matches!(p, Placed::Full));
         count("too_large", |p| matches!(p, Placed::TooLarge));
+    }
+
+    fn tell_changes(&self, arrivals: &[&Arrival], placed: &[Placed]) {
+        let changes = arrivals.iter().zip(placed).filter_map(|(arrival, placed)| match placed {
+            Placed::At(place) => Some((arrival.account_id, place.modseq)),
+            Placed::Already => Some((arrival.account_id, 0)),
+            Placed::Full | Placed::TooLarge => None,
+        });
+        self.changed.tell_all(changes);
+    }
+}
+
+/// As Postgres keeps it.
+fn to_the_microsecond(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_microsecond(at.microsecond()).unwrap_or(at)
+}
+
+/// A message as the store has it now.
+fn row(arrival: &Arrival, place: &Place, at: OffsetDateTime) -> MessageRow {
+    MessageRow {
+        folder_id: place.folder_id,
+        folder: arrival.folder.as_str().to_owned(),
+        uid: place.uid,
+        content_id: arrival.message_id,
+        size: arrival.size as i64,
+        flags: 0,
+        keywords: Vec::new(),
+        modseq: place.modseq,
+        received_at: at,
+        message_id: Some(arrival.message_id),
+        return_path: Some(arrival.return_path.clone()),
+        delivered_to: Some(arrival.recipient.clone()),
     }
 }
 

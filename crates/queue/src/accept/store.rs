@@ -115,7 +115,7 @@ async fn found(connection: &mut sqlx::PgConnection, incoming: &Incoming) -> sqlx
     }
 }
 
-fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> NewMessage {
+pub(super) fn new_message(config: &Config, incoming: &Incoming, now: OffsetDateTime) -> NewMessage {
     let envelope = &incoming.envelope;
     let sender = envelope.sender.to_string();
     let received_at = incoming.received_at.min(now);

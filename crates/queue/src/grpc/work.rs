@@ -139,7 +139,13 @@ impl Stream {
             Said::Report(report) => {
                 let items =
                     report.items.into_iter().map(|i| self.read(i)).collect::<Result<Vec<_>, Status>>()?;
-                tasks.spawn(record(self.outcomes.clone(), self.worker.clone(), report.report_id, items));
+                tasks.spawn(record(
+                    self.hub.clone(),
+                    self.outcomes.clone(),
+                    self.worker.clone(),
+                    report.report_id,
+                    items,
+                ));
                 Ok(())
             }
             Said::Extend(extend) => {
@@ -220,7 +226,13 @@ fn token_of(field: &str, bytes: &[u8]) -> Result<Token, Status> {
 }
 
 /// Writes a report and says so.
-async fn record(outcomes: Outcomes, worker: Arc<Worker>, report_id: u64, items: Vec<Reported>) {
+async fn record(
+    hub: Arc<Hub>,
+    outcomes: Outcomes,
+    worker: Arc<Worker>,
+    report_id: u64,
+    items: Vec<Reported>,
+) {
     let named: Vec<ReleasedItem> = items
         .iter()
         .map(|item| ReleasedItem {
@@ -228,6 +240,7 @@ async fn record(outcomes: Outcomes, worker: Arc<Worker>, report_id: u64, items: 
             message_id: posthorn_api::message_id_bytes(item.message),
         })
         .collect();
+    hub.in_hand.until_kept(items.iter().map(|item| (item.token, item.message))).await;
     // Unrecorded: the worker does not hear of it, and its stream ends with the service.
     let Some(stale) = outcomes.record(items).await else { return };
     let stale = named.into_iter().zip(stale).filter(|(_, stale)| *stale).map(|(item, _)| item).collect();

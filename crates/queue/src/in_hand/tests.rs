@@ -11,7 +11,7 @@ fn letter(recipients: &[&str]) -> Letter {
     let now = OffsetDateTime::UNIX_EPOCH;
     let recipients: Vec<Recipient> =
         (1..).zip(recipients).map(|(no, address)| Recipient::fresh(no, (*address).to_owned(), now)).collect();
-    Letter::new(message(recipients.len() as u32), recipients, Instant::now())
+    Letter::new(message(recipients.len() as u32), recipients, watch::channel(Some(true)).1, Instant::now())
 }
 
 fn message(recipients: u32) -> Message {
@@ -144,4 +144,21 @@ fn nothing_is_taken_in_hand_without_workers_to_lead_it() {
     assert_eq!(in_hand.room(), 10);
     drop(local);
     assert_eq!(in_hand.room(), 0);
+}
+
+#[tokio::test]
+async fn what_the_router_says_counts_once_the_message_is_kept() {
+    use futures::FutureExt as _;
+    let (kept, of_both) = watch::channel(None);
+    let letters =
+        [letter(&["a@x"]), letter(&["b@x"])].map(|letter| Letter { kept: of_both.clone(), ..letter });
+    let ids = [0, 1].map(|at: usize| letters[at].message.id);
+    let in_hand = in_hand(letters.into());
+    let (token, _) = in_hand.give(Kind::Route, 1, 10, Instant::now()).unwrap();
+    assert!(in_hand.until_kept([(token, ids[0])].into_iter()).now_or_never().is_none());
+    in_hand.forget(&HashSet::from([ids[1]]));
+    kept.send_replace(Some(true));
+    in_hand.until_kept(ids.map(|id| (token, id)).into_iter()).await;
+    let back = in_hand.take_back(ids.map(|id| (token, id)).into_iter(), Instant::now());
+    assert_eq!(back.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
 }

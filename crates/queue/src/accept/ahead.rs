@@ -1,0 +1,79 @@
+//! Messages that a router has while they are written down: what it says counts once they are (R1).
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use posthorn_mail::MessageId;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::store::{Stored, new_message};
+use super::{Incoming, fresh_item};
+use crate::hub::Hub;
+use crate::in_hand::Letter;
+use crate::schedule::{Item, Kind};
+
+/// The messages of a transaction that were taken in hand before it. Dropped, those of which it is not known that they
+/// are kept are forgotten.
+pub(super) struct Ahead<'a> {
+    hub: &'a Hub,
+    ids: HashSet<MessageId>,
+    kept: watch::Sender<Option<bool>>,
+}
+
+impl<'a> Ahead<'a> {
+    /// Takes new messages in hand, as many as may be.
+    pub(super) fn take(hub: &'a Hub, incoming: &[Incoming]) -> Self {
+        let (kept, known) = watch::channel(None);
+        let now = OffsetDateTime::now_utc();
+        let letter = |incoming: &Incoming| {
+            let new = new_message(&hub.config, incoming, now);
+            Letter::new(new.message, new.recipients, known.clone(), Instant::now())
+        };
+        let plain = incoming.iter().filter(|incoming| incoming.is_plain());
+        let letters: Vec<Letter> = plain.take(hub.in_hand.room()).map(letter).collect();
+        let mut ids: HashSet<MessageId> = letters.iter().map(|letter| letter.message.id).collect();
+        for too_late in hub.in_hand.put(Kind::Route, letters, Instant::now()) {
+            ids.remove(&too_late.key.message);
+        }
+        Self { hub, ids, kept }
+    }
+
+    /// These are in the ledger, and no others of them. Takes what is new and not in hand in hand, as much as may be; what
+    /// is left, and what was there already, goes by the schedule.
+    pub(super) async fn kept(mut self, stored: Vec<Stored>) {
+        let (hub, now) = (self.hub, OffsetDateTime::now_utc());
+        let (mut letters, mut in_hand, mut scheduled) = (Vec::new(), Vec::<Item>::new(), Vec::new());
+        let mut room = hub.in_hand.room();
+        for Stored { new, is_new } in stored {
+            if is_new && self.ids.remove(&new.message.id) {
+                in_hand.push(fresh_item(&new.message));
+            } else if is_new && room > 0 {
+                room -= 1;
+                let known = watch::channel(Some(true)).1;
+                letters.push(Letter::new(new.message, new.recipients, known, Instant::now()));
+            } else {
+                scheduled.push((fresh_item(&new.message), now));
+            }
+        }
+        hub.in_hand.forget(&std::mem::take(&mut self.ids));
+        self.kept.send_replace(Some(true));
+        in_hand.extend(letters.iter().map(Letter::item));
+        // Nothing waits for the schedule: should this process die before it knows, the sweep finds them.
+        let too_late = hub.in_hand.put(Kind::Route, letters, Instant::now());
+        if !in_hand.is_empty() {
+            let until = now + hub.config.lease.length;
+            if let Err(error) = hub.schedule.take_in_hand(Kind::Route, &in_hand, until).await {
+                hub.redis_failed(&error);
+            }
+        }
+        scheduled.extend(too_late.into_iter().map(|item| (item, now)));
+        hub.schedule_soon(Kind::Route, &scheduled, now).await;
+    }
+}
+
+impl Drop for Ahead<'_> {
+    fn drop(&mut self) {
+        self.hub.in_hand.forget(&self.ids);
+    }
+}
