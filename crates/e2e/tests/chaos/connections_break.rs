@@ -68,6 +68,7 @@ async fn harm(proxy: &Proxy, fault: Flow) -> Result<()> {
             proxy.cut();
             sleep(HARM / 4).await;
         }
+        return Ok(());
     }
     proxy.set(fault);
     sleep(HARM).await;
