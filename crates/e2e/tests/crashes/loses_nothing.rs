@@ -1,6 +1,5 @@
 //! Every part is killed under load, and every message that was accepted is accounted for: the short form of
 //! `make chaos`.
-#![expect(clippy::print_stdout, reason = "what came of it is for whoever runs it")]
 
 use std::time::Duration;
 
