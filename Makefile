@@ -50,7 +50,7 @@ bench-peers: ## The same beside Postfix and Dovecot, by turns in the same run; a
 	$(CARGO) build --release --bin posthorn --bin posthorn-bench
 	./target/release/posthorn-bench run --peers $(ARGS)
 
-manifests: ## Hold the Kubernetes manifests to the Kubernetes schemas
+manifests: ## Hold the Kubernetes manifests to the schemas, the restricted profile and R6
 	@deploy/kubernetes/validate
 
 lint: ## Formatting, and clippy with warnings denied

@@ -57,8 +57,9 @@ def main(files):
     pods, found = 0, []
     for file in files:
         for document in yaml.safe_load_all(open(file)):
-            pod = document.get("spec", {}).get("template", {}).get("spec")
-            if document["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
+            spec = document.get("spec", {})
+            if document["kind"] in ("Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"):
+                pod = spec if document["kind"] == "Pod" else spec["template"]["spec"]
                 pods += 1
                 found += [f"{file}: {document['metadata']['name']}: {what}" for what in wrong(pod)]
     print("\n".join(found) or f"manifests: {pods} pods are restricted")

@@ -2,6 +2,7 @@
 
 mod convert;
 pub mod error;
+pub mod key;
 
 pub use convert::{
     duration, message_id, message_id_bytes, optional_text, parse_field, period, time_of, timestamp,

@@ -115,10 +115,10 @@ impl Posthorn {
         Ok(wait::until(&what, START_DEADLINE, async || self.pid_of(service).filter(|new| *new != old)).await)
     }
 
-    /// Whether the service that the design's table gives this gRPC port says that it works.
+    /// Whether the service that the design's table gives this gRPC port says that it misses nothing.
     pub async fn is_ready(&self, port: u16) -> bool {
         let answer = timeout(Duration::from_secs(2), get(self.address(port + 1000), "/readyz")).await;
-        matches!(answer, Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200"))
+        matches!(answer, Ok(Ok(answer)) if answer.ends_with("\r\n\r\nready\n"))
     }
 
     /// What it has written to its log so far.

@@ -1,11 +1,12 @@
 //! Who may send to whom.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
-use posthorn_mail::{EnhancedStatus, Recipient, ReversePath, Status};
+use posthorn_mail::{Address, EnhancedStatus, Envelope, Recipient, ReversePath, Status};
 use posthorn_service::{Channel, gather};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -18,6 +19,23 @@ pub(crate) enum Place {
     Relay,
     /// It is not to be had, or not now.
     Refused(Status),
+}
+
+/// What the router says about an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    place: Place,
+    /// Whose domain it is in, where that is one of ours; empty otherwise.
+    tenant: String,
+}
+
+/// What the router says about a program's message.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// One an author, in order: whose domain its address is in, where that is one of ours; empty otherwise.
+    pub(crate) owners: Vec<String>,
+    /// One a recipient, in order.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// Whether mail to a recipient is taken from this client. Ours are taken from everybody, others only from those for
@@ -60,8 +78,8 @@ pub(crate) struct Admission {
 /// What a session asks.
 #[derive(Debug)]
 struct Question {
-    recipients: Vec<String>,
-    answer: oneshot::Sender<Result<Vec<Place>, tonic::Status>>,
+    addresses: Vec<String>,
+    answer: oneshot::Sender<Result<Vec<Known>, tonic::Status>>,
 }
 
 impl Admission {
@@ -83,62 +101,82 @@ impl Admission {
         recipients: &[Recipient],
         may_relay: bool,
     ) -> Result<Vec<Verdict>, Away> {
-        let places = self.places(recipients).await.map_err(|status| {
-            tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
-            metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
-            Away
-        })?;
-        let verdicts: Vec<_> = places.into_iter().map(|place| decide(place, may_relay)).collect();
-        for (recipient, verdict) in recipients.iter().zip(&verdicts) {
-            if let Err(status) = verdict {
-                tracing::debug!(recipient = %recipient.address, %sender, %status, "a recipient is refused");
-                let code = status.code().to_string();
-                metrics::counter!("posthorn_ingress_recipients_refused_total", "code" => code).increment(1);
-            }
-        }
-        Ok(verdicts)
+        let known = self.known(addresses(recipients).collect()).await?;
+        Ok(judge(sender, recipients, known, may_relay))
+    }
+
+    /// The same for a program, which may relay; and whose its authors are.
+    pub(crate) async fn judge(&self, authors: &[Address], envelope: &Envelope) -> Result<Judged, Away> {
+        let asked = authors.iter().map(Address::to_string).chain(addresses(&envelope.recipients));
+        let mut known = self.known(asked.collect()).await?;
+        let recipients = known.split_off(authors.len());
+        let verdicts = judge(&envelope.sender, &envelope.recipients, recipients, true);
+        Ok(Judged { owners: known.into_iter().map(|author| author.tenant).collect(), verdicts })
     }
 
     /// Whose API key this is; UNAUTHENTICATED when it is nobody's.
     pub(crate) async fn verify_key(&self, key: &str) -> Result<wire::VerifyKeyResponse, tonic::Status> {
-        let mut router = self.router.clone();
-        let call = router.verify_key(wire::VerifyKeyRequest { key: key.to_owned() });
-        let answer = tokio::time::timeout(self.timeout, call)
-            .await
-            .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??;
-        Ok(answer.into_inner())
+        let call = || {
+            let (mut router, key) = (self.router.clone(), key.to_owned());
+            async move { router.verify_key(wire::VerifyKeyRequest { key }).await }
+        };
+        answer(self.timeout, call).await
     }
 
-    async fn places(&self, recipients: &[Recipient]) -> Result<Vec<Place>, tonic::Status> {
+    async fn known(&self, addresses: Vec<String>) -> Result<Vec<Known>, Away> {
+        self.ask(addresses).await.map_err(|status| {
+            tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
+            metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
+            Away
+        })
+    }
+
+    async fn ask(&self, addresses: Vec<String>) -> Result<Vec<Known>, tonic::Status> {
         let gone = || tonic::Status::internal("nobody asks the router any more");
-        let recipients = recipients.iter().map(|recipient| recipient.address.to_string()).collect();
         let (answer, answered) = oneshot::channel();
-        self.questions.send(Question { recipients, answer }).await.map_err(|_| gone())?;
+        self.questions.send(Question { addresses, answer }).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
+fn addresses(recipients: &[Recipient]) -> impl Iterator<Item = String> {
+    recipients.iter().map(|recipient| recipient.address.to_string())
+}
+
+/// One verdict a recipient, in order; refusals are counted.
+fn judge(sender: &ReversePath, recipients: &[Recipient], known: Vec<Known>, may_relay: bool) -> Vec<Verdict> {
+    let verdicts: Vec<_> = known.into_iter().map(|known| decide(known.place, may_relay)).collect();
+    for (recipient, verdict) in recipients.iter().zip(&verdicts) {
+        if let Err(status) = verdict {
+            tracing::debug!(recipient = %recipient.address, %sender, %status, "a recipient is refused");
+            let code = status.code().to_string();
+            metrics::counter!("posthorn_ingress_recipients_refused_total", "code" => code).increment(1);
+        }
+    }
+    verdicts
+}
+
 /// Calls the router with what has gathered, again and again.
 async fn ask(
-    mut router: RoutingServiceClient<Channel>,
+    router: RoutingServiceClient<Channel>,
     timeout: Duration,
     waiting: Arc<Mutex<mpsc::Receiver<Question>>>,
 ) {
     loop {
         let mut asked = 0;
         let is_full = |question: &Question| {
-            asked += question.recipients.len();
+            asked += question.addresses.len();
             asked >= RECIPIENTS
         };
         let Some(mut questions) = gather(&waiting, is_full).await else { return };
-        let counts: Vec<usize> = questions.iter().map(|question| question.recipients.len()).collect();
-        let recipients = questions.iter_mut().flat_map(|q| std::mem::take(&mut q.recipients)).collect();
-        let places = call(&mut router, timeout, recipients).await;
-        let mut places = places.map(Vec::into_iter);
+        let counts: Vec<usize> = questions.iter().map(|question| question.addresses.len()).collect();
+        let addresses = questions.iter_mut().flat_map(|q| std::mem::take(&mut q.addresses)).collect();
+        let known = call(&router, timeout, addresses).await;
+        let mut known = known.map(Vec::into_iter);
         for (Question { answer, .. }, count) in questions.into_iter().zip(counts) {
             // The session may have been cut off meanwhile.
-            let _ = answer.send(match &mut places {
-                Ok(places) => Ok(places.take(count).collect()),
+            let _ = answer.send(match &mut known {
+                Ok(known) => Ok(known.take(count).collect()),
                 Err(status) => Err(status.clone()),
             });
         }
@@ -146,34 +184,90 @@ async fn ask(
 }
 
 async fn call(
-    router: &mut RoutingServiceClient<Channel>,
+    router: &RoutingServiceClient<Channel>,
     timeout: Duration,
     recipients: Vec<String>,
-) -> Result<Vec<Place>, tonic::Status> {
+) -> Result<Vec<Known>, tonic::Status> {
     let asked = recipients.len();
-    let answer = tokio::time::timeout(timeout, router.verify(wire::VerifyRequest { recipients }))
-        .await
-        .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??
-        .into_inner();
+    let call = || {
+        let (mut router, recipients) = (router.clone(), recipients.clone());
+        async move { router.verify(wire::VerifyRequest { recipients }).await }
+    };
+    let answer = answer(timeout, call).await?;
     if answer.results.len() != asked {
         return Err(tonic::Status::internal("the router answered for another number of recipients"));
     }
-    answer.results.into_iter().map(place).collect()
+    answer.results.into_iter().map(known).collect()
 }
 
-fn place(result: wire::VerifyResult) -> Result<Place, tonic::Status> {
+/// Asks, and once more where not the router said why it did not answer, but the connection broke: that replica has just
+/// gone, and another one answers.
+async fn answer<T, F>(timeout: Duration, mut call: impl FnMut() -> F) -> Result<T, tonic::Status>
+where
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    let asked = async {
+        match call().await {
+            Err(status) if status.source().is_some() => {
+                tracing::debug!(code = ?status.code(), reason = status.message(), "asking the router once more");
+                call().await
+            }
+            answered => answered,
+        }
+    };
+    let answered = tokio::time::timeout(timeout, asked).await;
+    let answered = answered.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))?;
+    answered.map(tonic::Response::into_inner)
+}
+
+fn known(result: wire::VerifyResult) -> Result<Known, tonic::Status> {
     use wire::verify_result::Result as Wire;
-    match result.result {
-        Some(Wire::Local(_)) => Ok(Place::Local),
-        Some(Wire::Relay(_)) => Ok(Place::Relay),
-        Some(Wire::Refused(status)) => Ok(Place::Refused(status.try_into()?)),
-        None => Err(tonic::Status::internal("the router answered nothing for a recipient")),
-    }
+    let mut tenant = result.tenant_id;
+    let place = match result.result {
+        Some(Wire::Local(local)) => {
+            // An older router says it here alone.
+            tenant = local.tenant_id;
+            Place::Local
+        }
+        Some(Wire::Relay(_)) => Place::Relay,
+        Some(Wire::Refused(status)) => Place::Refused(status.try_into()?),
+        None => return Err(tonic::Status::internal("the router answered nothing for a recipient")),
+    };
+    Ok(Known { place, tenant })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_router_that_goes_while_it_is_asked_is_asked_once_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel =
+            posthorn_service::connect(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let admission = Admission::new(channel, Duration::from_secs(20));
+        let asking = tokio::spawn(async move { admission.verify_key("key").await });
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        }
+        drop(listener);
+        assert!(asking.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_router_that_says_no_is_not_asked_again() {
+        let mut asked = 0;
+        let call = || {
+            asked += 1;
+            async { Err::<tonic::Response<()>, _>(tonic::Status::unavailable("the directory is away")) }
+        };
+        assert!(answer(Duration::from_secs(20), call).await.is_err());
+        assert_eq!(asked, 1);
+    }
 
     #[test]
     fn strangers_may_send_only_to_us() {

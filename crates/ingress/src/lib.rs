@@ -19,7 +19,7 @@ use posthorn_api::submission::v1::submission_service_server::SubmissionServiceSe
 use posthorn_service::{Error, Grpc, Process, Running, connect};
 use posthorn_smtp_io::server::{Gate, Listener};
 
-pub use config::{Config, DEFAULTS, Handover, Limits, Networks, Smtp};
+pub use config::{Config, DEFAULTS, Handover, Limits, Smtp};
 
 use crate::incoming::Rules;
 use crate::session::Door;

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use posthorn_mail::{Envelope, MessageId, Status};
+use posthorn_service::Networks;
 use posthorn_smtp_io::server::{Connection, Event};
 use time::OffsetDateTime;
 use tracing::{Instrument as _, Span};
 
 use crate::admission::{Admission, Away};
-use crate::config::Networks;
 use crate::handover::{Handover, Kept, queued_as};
 use crate::incoming::{Incoming, Rules, Source};
 use crate::received::protocol;

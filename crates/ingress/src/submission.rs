@@ -8,12 +8,12 @@ use posthorn_api::submission::v1 as wire;
 use posthorn_api::submission::v1::submission_service_server::SubmissionService;
 use posthorn_api::submission::v1::submit_request::Content;
 use posthorn_api::submission::v1::submit_stream_request::Part;
+use posthorn_service::Networks;
 use sha2::Digest as _;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::admission::Admission;
 use crate::compose::compose;
-use crate::config::Networks;
 use crate::handover::{Handover, NotKept};
 use crate::incoming::Rules;
 

@@ -1,14 +1,13 @@
 //! Which account an address is: asked of the router, remembered for seconds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use moka::future::Cache;
-use posthorn_api::error;
 use posthorn_api::routing::v1::{
     ResolveMailboxRequest, resolve_mailbox_request::Mailbox as Wanted,
     routing_service_client::RoutingServiceClient,
 };
+use posthorn_api::{error, key};
 use posthorn_service::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -58,8 +57,7 @@ impl Accounts {
             }
             Err(status) => {
                 tracing::warn!(code = ?status.code(), reason = status.message(), "cannot ask the router for a mailbox");
-                let text = "the directory cannot be reached";
-                return Err(error::unavailable("DIRECTORY_AWAY", text, Duration::from_secs(1)));
+                return Err(key::directory_away());
             }
         };
         let id = Uuid::from_slice(&answer.account_id)

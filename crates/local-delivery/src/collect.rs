@@ -1,14 +1,18 @@
-//! Removes what is no longer needed: contents that nothing refers to, and old bookkeeping.
+//! Removes what is no longer needed: contents that nothing refers to, mailboxes whose accounts are gone, and old
+//! bookkeeping.
 //!
 //! A content is on the list `content.released` once somebody who referred to it let go. It is deleted when, a grace
 //! later, the spool does not hold its message and no mailbox refers to it. That a message which the spool has let go of
 //! gets a new reference from nowhere is impossible: a copy needs an older copy, and a delivery needs the spool. (A
 //! worker whose lease has ended may still deliver, but not for so long as the grace.)
 
+mod gone;
+
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use posthorn_api::message_id_bytes;
+use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_api::spool::v1::HeldRequest;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
 use posthorn_mail::MessageId;
@@ -18,13 +22,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Collect;
 use crate::store::collect as store;
+use gone::Gone;
 
 /// Rows of bookkeeping that one statement removes.
 const ROWS: i64 = 10_000;
 
 /// Collects now and then until told to stop. Any number of replicas may.
-pub(crate) async fn run(queue: Channel, pool: PgPool, config: Collect, shutdown: CancellationToken) {
-    let collector = Collector { spool: SpoolServiceClient::new(queue), pool, config };
+pub(crate) async fn run(
+    queue: Channel,
+    router: Channel,
+    pool: PgPool,
+    config: Collect,
+    shutdown: CancellationToken,
+) {
+    let router = RoutingServiceClient::new(router);
+    let gone = Gone { router, pool: pool.clone(), config: config.clone() };
+    let spool = SpoolServiceClient::new(queue);
+    let mut collector = Collector { spool, pool, config, gone, asked: None };
     loop {
         tokio::select! {
             () = tokio::time::sleep(collector.config.every) => {}
@@ -47,21 +61,32 @@ enum Broken {
     Store(#[from] sqlx::Error),
     #[error("the queue cannot say what it holds: {}", .0.message())]
     Queue(#[from] tonic::Status),
+    #[error("the router cannot say which accounts there are: {}", .0.message())]
+    Router(tonic::Status),
+    #[error("the router did not say of all accounts whether there are such")]
+    Partial,
 }
 
 struct Collector {
     spool: SpoolServiceClient<Channel>,
     pool: PgPool,
     config: Collect,
+    gone: Gone,
+    /// When the directory was last asked about all mailboxes.
+    asked: Option<Instant>,
 }
 
 impl Collector {
     /// One round, until nothing is left that is due.
-    async fn round(&self) -> Result<(), Broken> {
+    async fn round(&mut self) -> Result<(), Broken> {
         while self.contents().await? {}
         let (deliveries, expunges) = (self.config.remember_deliveries_for, self.config.remember_expunges_for);
         while store::forget_deliveries(&self.pool, deliveries, ROWS).await? == ROWS as u64 {}
         while store::forget_expunges(&self.pool, expunges, ROWS).await? > 0 {}
+        if self.asked.is_none_or(|asked| asked.elapsed() >= self.config.accounts_every) {
+            self.gone.round().await?;
+            self.asked = Some(Instant::now());
+        }
         Ok(())
     }
 

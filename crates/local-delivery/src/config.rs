@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 use posthorn_database::Database;
-use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources};
+use posthorn_service::{Listen, Networks};
 use serde::Deserialize;
 
 /// The section of this service.
@@ -24,7 +23,7 @@ pub struct Config {
     /// URL of the router.
     pub router: String,
     /// Callers without an API key.
-    pub trusted_networks: Vec<IpNet>,
+    pub trusted_networks: Networks,
     /// Where to serve.
     pub listen: Listen,
     /// Postgres.
@@ -94,6 +93,12 @@ pub struct Collect {
     /// How long an expunge is remembered.
     #[serde(with = "humantime_serde")]
     pub remember_expunges_for: Duration,
+    /// How often the directory is asked whose mailboxes may go.
+    #[serde(with = "humantime_serde")]
+    pub accounts_every: Duration,
+    /// How long an account must be gone.
+    #[serde(with = "humantime_serde")]
+    pub accounts_grace: Duration,
 }
 
 impl Config {
@@ -114,6 +119,7 @@ impl Config {
             (self.work.attempts == 0, "work.attempts", at_least_one),
             (self.collect.batch == 0, "collect.batch", at_least_one),
             (self.collect.every.is_zero(), "collect.every", "must not be 0"),
+            (self.collect.accounts_every.is_zero(), "collect.accounts_every", "must not be 0"),
             (self.mailbox.recheck_watched_every.is_zero(), "mailbox.recheck_watched_every", "must not be 0"),
             // The collector and calls need connections beside the writers.
             (

@@ -38,12 +38,14 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     // A part that cannot go on stops the others of this service, not those of the process.
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let postgres = process.ready.need("postgres");
-    let stream = process.ready.need("queue stream");
+    // Mailboxes are served without the queue, too.
+    let stream = process.ready.want("queue stream");
     let notices = process.ready.need("postgres notices");
     let store::Ways { writing, reading, pool } =
         store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
     let notice_pool = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
     let queue = posthorn_service::connect(&config.queue)?;
+    let queues = posthorn_service::replicas(&config.queue)?;
     let router = posthorn_service::connect(&config.router)?;
     let watched = watch::Watched::default();
     let (changed, to_send) = notify::notices(watched.clone());
@@ -52,7 +54,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         pool: pool.clone(),
         reading,
         callers: callers::Callers::new(router.clone(), &config),
-        accounts: accounts::Accounts::new(router, &config.mailbox),
+        accounts: accounts::Accounts::new(router.clone(), &config.mailbox),
         watched: watched.clone(),
         changed: changed.clone(),
         config: config.mailbox.clone(),
@@ -63,13 +65,13 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         .max_encoding_message_size(MESSAGE_BYTES);
     let serve = serve(service, config.listen.clone(), process.clone());
     let needs = (postgres, stream);
-    let work = worker::run(queue.clone(), writing, changed, config.work.clone(), process.clone(), needs);
+    let work = worker::run(queues, writing, changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(notice_pool.clone()));
     let shutdown = &process.shutdown;
     let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());
     let every = config.mailbox.recheck_watched_every;
     let recheck = notify::recheck(pool.clone(), watched, every, shutdown.clone());
-    let collect = collect::run(queue.clone(), pool.clone(), config.collect.clone(), shutdown.clone());
+    let collect = collect::run(queue.clone(), router, pool.clone(), config.collect.clone(), shutdown.clone());
     let (served, worked, (), (), ()) = tokio::join!(serve, work, listen, recheck, collect);
     // Those who make notices have ended: the last ones go out. A call that was cut at the end of the drain time may
     // still hold on to either.

@@ -5,6 +5,8 @@
 
 mod deployment {
     pub(crate) mod found;
+    mod limits;
+    mod observability;
 }
 
 use std::collections::BTreeSet;
@@ -12,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use deployment::found::{COMPOSE, Container, MANIFESTS, compose, manifests, root};
+use deployment::found::{COMPOSE, Container, MANIFESTS, compose, manifests, read, root};
 
 /// What a service takes beyond its drain time before it ends by itself (`serve.rs`).
 const GRACE: Duration = Duration::from_secs(5);
@@ -82,6 +84,30 @@ fn what_is_set_exists_and_is_taken() {
             assert!(of_ctl.contains(&format!("[env: {name}=]")), "{container}: nobody reads {name}");
         }
     }
+}
+
+/// Each variable that one may set for Compose has its place in the table that explains them.
+#[test]
+fn what_compose_lets_be_set_is_explained() {
+    let manual = read("docs/OPERATING.md");
+    let explained: Vec<&str> = manual.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut found = 0;
+    for file in [COMPOSE, "deploy/compose/world.yml"] {
+        let text = read(file);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+        let text = lines.join("\n");
+        // `$${` is for a shell in a container.
+        for (at, _) in text.match_indices("${").filter(|(at, _)| !text[..*at].ends_with('$')) {
+            let name = text[at + 2..].split([':', '}']).next().unwrap();
+            let is_explained = explained.iter().any(|line| line.contains(&format!("`{name}`")));
+            assert!(
+                is_explained,
+                "{file} lets {name} be set, and docs/OPERATING.md does not say what it does"
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found}");
 }
 
 /// A default that names this machine is right for `posthorn dev` alone: where services have machines of their own, each

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use posthorn_database::Database;
 use posthorn_mail::{Address, Domain, Host};
-use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources};
+use posthorn_service::{Listen, Networks};
 use serde::{Deserialize, Deserializer};
 
 /// The commented defaults, which are the reference.
@@ -19,6 +19,10 @@ pub struct Config {
     /// What this installation calls itself in notices.
     #[serde(deserialize_with = "domain")]
     pub hostname: Domain,
+    /// URL of the router.
+    pub router: String,
+    /// Operators without an API key.
+    pub trusted_networks: Networks,
     /// Where it listens.
     pub listen: Listen,
     /// The spool's database.
@@ -188,6 +192,9 @@ pub struct Trace {
     pub keep: Duration,
     /// Events that a watcher may lag behind.
     pub max_lag: usize,
+    /// How often a watcher's key is asked about.
+    #[serde(with = "humantime_serde")]
+    pub recheck_watchers_every: Duration,
 }
 
 /// `[queue.sweep]`
@@ -231,6 +238,7 @@ impl Config {
             (self.outcome.max_waiting == 0, "outcome.max_waiting", at_least_one),
             (self.lease.max_batch == 0, "lease.max_batch", at_least_one),
             (self.lease.poison_after == 0, "lease.poison_after", at_least_one),
+            (self.trace.recheck_watchers_every.is_zero(), "trace.recheck_watchers_every", "must not be 0"),
             (self.destination.concurrency == 0, "destination.concurrency", at_least_one),
             (
                 self.destination.max_concurrency < self.destination.concurrency,

@@ -226,7 +226,7 @@ async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option
         Ok(loaded) => loaded,
         Err(error) => {
             // They need not wait for the lease to end, and it is not their fault: the lease does not count.
-            let back = |(item, _): &(Item, u8)| Settle { key: item.key, token, then: Then::At(now) };
+            let back = |(item, _): &(Item, u8)| Settle { key: item.key, token, then: Then::Back };
             settle(hub, &leased.items.iter().map(back).collect::<Vec<_>>(), now).await;
             return Err(error);
         }

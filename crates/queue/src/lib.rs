@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accept;
+mod callers;
 mod clean;
 mod config;
 mod dispatch;
@@ -52,8 +53,11 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let for_work = config.database.max_connections.saturating_sub(for_calls).max(1);
     let pool = config.database.pool(options.clone(), for_calls);
     let standing = config.database.standing(options, for_work);
+    let router = posthorn_service::connect(&config.router)?;
+    let callers = callers::Callers::new(config.trusted_networks.clone(), router);
     let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
-    let (postgres, redis) = (process.ready.need("postgres"), process.ready.need("redis"));
+    // While Redis is away mail is still accepted (R2), so callers must find it.
+    let (postgres, redis) = (process.ready.need("postgres"), process.ready.want("redis"));
     let watchers = trace::Watchers::new(config.trace.max_lag);
     let hub = Arc::new(hub::Hub {
         policy: retry::Policy {
@@ -102,8 +106,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let work = WorkServiceServer::new(grpc::Work { hub: hub.clone(), outcomes })
         .max_decoding_message_size(grpc::MAX_MESSAGE)
         .max_encoding_message_size(grpc::MAX_MESSAGE);
-    let queue = QueueServiceServer::new(grpc::Queue { hub: hub.clone() });
-    let trace = TraceServiceServer::new(grpc::Trace { hub: hub.clone() });
+    let queue = QueueServiceServer::new(grpc::Queue { hub: hub.clone(), callers: callers.clone() });
+    let trace = TraceServiceServer::new(grpc::Trace { hub: hub.clone(), callers });
     let services = Grpc::new(posthorn_api::DESCRIPTORS).with(spool).with(work).with(queue).with(trace);
     let served = services.serve(&hub.config.listen, &process).await;
     // Also where the server ended by itself.

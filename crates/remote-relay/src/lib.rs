@@ -43,6 +43,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let stream = process.ready.need("queue stream");
     let queue = posthorn_service::connect(&config.queue)?;
+    let queues = posthorn_service::replicas(&config.queue)?;
     let router = posthorn_service::connect(&config.router)?;
     let config = Arc::new(config);
     let cut = CancellationToken::new();
@@ -60,7 +61,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
 
     let serve = serve(config.listen.clone(), process.clone());
     // What was transferred and is not recorded would be transferred again: a queue that is away is waited for.
-    let session = posthorn_work::run(courier, queue, &stream, process.shutdown.clone(), cut.clone());
+    let session = posthorn_work::run(courier, queues, &stream, process.shutdown.clone(), cut.clone());
     let work = async {
         tokio::select! {
             () = session => {}

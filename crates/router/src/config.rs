@@ -3,11 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use posthorn_database::Database;
 use posthorn_mail::{Address, Domain};
-use posthorn_service::Listen;
 use posthorn_service::config::{Mistake, Sources, load};
+use posthorn_service::{Listen, Networks};
 use serde::{Deserialize, Deserializer};
 
 use crate::decide::Policy;
@@ -26,7 +25,7 @@ pub struct Config {
     /// URL of the queue.
     pub queue: String,
     /// Who may manage the directory without an API key.
-    pub trusted_networks: Vec<IpNet>,
+    pub trusted_networks: Networks,
     /// What this installation calls itself.
     #[serde(deserialize_with = "domain")]
     pub hostname: Domain,

@@ -86,10 +86,24 @@ pub(crate) enum Decision {
 
 /// Whether mail for a recipient may be taken at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Acceptance {
-    Ours { tenant_id: Arc<str> },
+pub(crate) struct Acceptance {
+    /// Whose domain it is in, where that is one of ours.
+    pub(crate) tenant_id: Option<Arc<str>>,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Ours,
     Relay,
     Refused(Status),
+}
+
+impl Acceptance {
+    /// It is in no domain of ours.
+    pub(crate) fn nowhere(verdict: Verdict) -> Self {
+        Self { tenant_id: None, verdict }
+    }
 }
 
 /// Where a message from `sender` for `recipient` goes.
@@ -108,25 +122,27 @@ pub(crate) fn decide(recipient: &Address, sender: &ReversePath, known: &Snapshot
 /// look up first.
 pub(crate) fn accept(recipient: &Address, known: &Snapshot, policy: &Policy) -> Result<Acceptance, Vec<Key>> {
     let (domain, found) = match locate(recipient, known, policy)? {
-        Place::Elsewhere(_) => return Ok(Acceptance::Relay),
-        Place::Here(Some(_)) => return Ok(Acceptance::Ours { tenant_id: "default".into() }),
-        Place::Here(None) => return Ok(Acceptance::Refused(refusal::no_postmaster())),
-        Place::Literal if is_own_literal(recipient, &policy.own) => {
-            return Ok(Acceptance::Refused(refusal::own_literal(recipient.host())));
+        Place::Elsewhere(_) => return Ok(Acceptance::nowhere(Verdict::Relay)),
+        Place::Here(Some(_)) => {
+            return Ok(Acceptance { tenant_id: Some("default".into()), verdict: Verdict::Ours });
         }
-        Place::Literal => return Ok(Acceptance::Relay),
+        Place::Here(None) => return Ok(Acceptance::nowhere(Verdict::Refused(refusal::no_postmaster()))),
+        Place::Literal if is_own_literal(recipient, &policy.own) => {
+            let refused = refusal::own_literal(recipient.host());
+            return Ok(Acceptance::nowhere(Verdict::Refused(refused)));
+        }
+        Place::Literal => return Ok(Acceptance::nowhere(Verdict::Relay)),
         Place::Ours { domain, found } => (domain, found),
     };
-    Ok(match found {
-        Found::Nothing => Acceptance::Refused(refusal::unknown_user(recipient)),
-        Found::NoPostmaster => Acceptance::Refused(refusal::no_postmaster()),
+    let verdict = match found {
+        Found::Nothing => Verdict::Refused(refusal::unknown_user(recipient)),
+        Found::NoPostmaster => Verdict::Refused(refusal::no_postmaster()),
         Found::Entry { entry: Entry::Account { disabled: true, .. }, .. } => {
-            Acceptance::Refused(refusal::disabled(recipient))
+            Verdict::Refused(refusal::disabled(recipient))
         }
-        Found::Entry { .. } | Found::Instead { .. } => {
-            Acceptance::Ours { tenant_id: domain.tenant_id.clone() }
-        }
-    })
+        Found::Entry { .. } | Found::Instead { .. } => Verdict::Ours,
+    };
+    Ok(Acceptance { tenant_id: Some(domain.tenant_id.clone()), verdict })
 }
 
 fn refused(address: &Address, way: String, status: Status) -> Target {

@@ -33,8 +33,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let pool = directory::pool(&config.database).map_err(Error::fatal)?;
     let dns = dns::Dns::new(&config.dns, policy.own.clone()).map_err(Error::fatal)?;
     let router = Arc::new(router::Router::new(pool.clone(), cache.clone(), dns, policy, &config.dns));
-    let queue = posthorn_service::connect(&config.queue)?;
-    let callers = callers::Callers::new(&config.trusted_networks);
+    let queue = posthorn_service::replicas(&config.queue)?;
+    let callers = callers::Callers { trusted: config.trusted_networks.clone() };
 
     let listener = tokio::spawn(listen::listen(
         pool.clone(),
@@ -47,7 +47,8 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         router.clone(),
         queue,
         config.work.clone(),
-        process.ready.need("queue"),
+        // Who asks whether a recipient is known need not wait for the queue.
+        process.ready.want("queue"),
         process.shutdown.clone(),
     ));
     let served = Grpc::new(posthorn_api::DESCRIPTORS)

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use posthorn_api::work::v1::{RouteReport, WorkKind, item_report::Report};
 use posthorn_mail::{EnhancedStatus, Status};
-use posthorn_service::{Channel, Need, trace};
+use posthorn_service::{Need, Replicas, trace};
 use posthorn_work::{Batch, Held, Leased, Work};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Works until told to stop; then what was begun is finished and acknowledged, and the rest given back.
 pub(crate) async fn work(
     router: Arc<Router>,
-    queue: Channel,
+    queue: Replicas,
     config: config::Work,
     need: Need,
     shutdown: CancellationToken,

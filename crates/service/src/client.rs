@@ -1,10 +1,10 @@
-//! A channel to another service.
+//! Channels to another service: one over all of its replicas, or one to each.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::channel::Change;
 use tonic::transport::{Endpoint, Uri};
@@ -17,22 +17,64 @@ pub type Channel = InterceptedService<tonic::transport::Channel, trace::Inject>;
 /// How often the DNS is asked which replicas there are.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
+/// The addresses of a service's replicas, kept current.
+pub type Replicas = watch::Receiver<HashSet<SocketAddr>>;
+
 /// A channel to the service at `url` (`http://host:port`), which need not be up yet: each call connects as needed, and
 /// a call to a service that is away is UNAVAILABLE within seconds.
 ///
 /// Where the host is a name, calls are balanced over all addresses that it has, asked anew every few seconds, so that
 /// replicas may come and go. Must be called within a tokio runtime.
 pub fn connect(url: &str) -> Result<Channel, Error> {
-    let refused = |reason: &str| Error::Address { url: url.to_owned(), reason: reason.to_owned() };
-    let uri: Uri = url.parse().map_err(|_| refused("not a URL"))?;
-    let host = uri.host().ok_or_else(|| refused("it names no host"))?.to_owned();
-    let port = uri.port_u16().ok_or_else(|| refused("it names no port"))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(refused("it must begin with http://"));
-    }
-    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    let channel = if is_address { endpoint(uri).connect_lazy() } else { balanced(host, port) };
+    let place = Place::parse(url)?;
+    let channel = match place.literal() {
+        Some(_) => endpoint(place.uri).connect_lazy(),
+        None => balanced(place),
+    };
     Ok(InterceptedService::new(channel, trace::Inject))
+}
+
+/// The replicas of the service at `url`, for those who deal with each by itself ([`connect_to`]): the addresses that its
+/// name has, asked anew every few seconds, or the one address that it is. Must be called within a tokio runtime.
+pub fn replicas(url: &str) -> Result<Replicas, Error> {
+    let place = Place::parse(url)?;
+    let (found, replicas) = watch::channel(place.literal().into_iter().collect());
+    if place.literal().is_none() {
+        tokio::spawn(follow_dns(place, found));
+    }
+    Ok(replicas)
+}
+
+/// A channel to one replica, which need not be up yet. Must be called within a tokio runtime.
+pub fn connect_to(replica: SocketAddr) -> Result<Channel, Error> {
+    let place = Place::parse(&format!("http://{replica}"))?;
+    Ok(InterceptedService::new(endpoint(place.uri).connect_lazy(), trace::Inject))
+}
+
+/// Where a service is.
+struct Place {
+    uri: Uri,
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Self, Error> {
+        let refused = |reason: &str| Error::Address { url: url.to_owned(), reason: reason.to_owned() };
+        let uri: Uri = url.parse().map_err(|_| refused("not a URL"))?;
+        let host = uri.host().ok_or_else(|| refused("it names no host"))?.to_owned();
+        let port = uri.port_u16().ok_or_else(|| refused("it names no port"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(refused("it must begin with http://"));
+        }
+        Ok(Self { uri, host, port })
+    }
+
+    /// The address, where the host is none that the DNS would have to know.
+    fn literal(&self) -> Option<SocketAddr> {
+        let host: IpAddr = self.host.trim_matches(['[', ']']).parse().ok()?;
+        Some(SocketAddr::new(host, self.port))
+    }
 }
 
 fn endpoint(uri: Uri) -> Endpoint {
@@ -46,37 +88,92 @@ fn endpoint(uri: Uri) -> Endpoint {
         .initial_connection_window_size(4 << 20)
 }
 
-fn balanced(host: String, port: u16) -> tonic::transport::Channel {
+fn balanced(place: Place) -> tonic::transport::Channel {
     let (channel, changes) = tonic::transport::Channel::balance_channel(16);
-    tokio::spawn(follow_dns(host, port, changes));
+    let (found, replicas) = watch::channel(HashSet::new());
+    tokio::spawn(follow_dns(place, found));
+    tokio::spawn(balance(replicas, changes));
     channel
 }
 
-/// Keeps the channel's endpoints those that the name has, until the channel is dropped.
-async fn follow_dns(host: String, port: u16, changes: mpsc::Sender<Change<SocketAddr, Endpoint>>) {
+/// Keeps the channel's endpoints those that were found, until the channel is dropped.
+async fn balance(mut replicas: Replicas, changes: mpsc::Sender<Change<SocketAddr, Endpoint>>) {
     let mut known: HashSet<SocketAddr> = HashSet::new();
+    loop {
+        let found = replicas.borrow_and_update().clone();
+        let gone = known.difference(&found).map(|address| Change::Remove(*address));
+        let new = found.difference(&known).filter_map(|address| {
+            let uri = format!("http://{address}").parse().ok()?;
+            Some(Change::Insert(*address, endpoint(uri)))
+        });
+        for change in new.chain(gone).collect::<Vec<_>>() {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+        known = found;
+        tokio::select! {
+            changed = replicas.changed() => if changed.is_err() { return },
+            () = changes.closed() => return,
+        }
+    }
+}
+
+/// Keeps what was found the addresses that the name has, until nobody wants to know.
+async fn follow_dns(place: Place, found: watch::Sender<HashSet<SocketAddr>>) {
+    let Place { host, port, .. } = place;
     loop {
         match tokio::net::lookup_host((host.as_str(), port)).await {
             // A name server that is away is no reason to forget who was there.
             Err(reason) => tracing::warn!(host, %reason, "cannot look up a service's addresses"),
-            Ok(found) => {
-                let found: HashSet<SocketAddr> = found.collect();
-                let gone = known.difference(&found).map(|address| Change::Remove(*address));
-                let new = found.difference(&known).filter_map(|address| {
-                    let uri = format!("http://{address}").parse().ok()?;
-                    Some(Change::Insert(*address, endpoint(uri)))
+            Ok(addresses) => {
+                let addresses: HashSet<SocketAddr> = addresses.collect();
+                found.send_if_modified(|known| {
+                    let changed = *known != addresses;
+                    *known = addresses;
+                    changed
                 });
-                for change in new.chain(gone).collect::<Vec<_>>() {
-                    if changes.send(change).await.is_err() {
-                        return;
-                    }
-                }
-                known = found;
             }
         }
         tokio::select! {
             () = tokio::time::sleep(RESOLVE_EVERY) => {}
-            () = changes.closed() => return,
+            () = found.closed() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_literal_address_is_its_only_replica() {
+        for (url, address) in
+            [("http://127.0.0.1:7002", "127.0.0.1:7002"), ("http://[::1]:7002", "[::1]:7002")]
+        {
+            let replicas = replicas(url).unwrap();
+            assert_eq!(*replicas.borrow(), HashSet::from([address.parse().unwrap()]));
+            assert!(connect(url).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_has_the_replicas_that_are_looked_up() {
+        let mut replicas = replicas("http://localhost:7002").unwrap();
+        let found = replicas.wait_for(|found| !found.is_empty()).await.unwrap().clone();
+        assert!(
+            found.iter().all(|address| address.ip().is_loopback() && address.port() == 7002),
+            "{found:?}"
+        );
+        for address in found {
+            assert!(connect_to(address).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_of_a_service_is_refused() {
+        for url in ["queue:7002", "https://queue:7002", "http://queue", "/queue", ""] {
+            assert!(replicas(url).is_err() && connect(url).is_err(), "{url}");
         }
     }
 }

@@ -5,14 +5,16 @@ mod calls;
 mod client;
 pub mod config;
 mod error;
+mod networks;
 mod process;
 mod server;
 pub mod telemetry;
 pub mod trace;
 
 pub use batch::gather;
-pub use client::{Channel, connect};
+pub use client::{Channel, Replicas, connect, connect_to, replicas};
 pub use error::Error;
+pub use networks::Networks;
 pub use process::{Need, Process, Readiness, wait_for};
 pub use server::{Grpc, Listen};
 

@@ -15,7 +15,7 @@ pub struct Process {
     /// Cancelled when the service is to stop: it takes no more work, finishes or gives back what it holds, and `run`
     /// returns.
     pub shutdown: CancellationToken,
-    /// What the service waits for; `/readyz` and the gRPC health service tell.
+    /// What the service waits for: `/readyz` tells, and the gRPC health service whether it is ready.
     pub ready: Readiness,
     /// Renders `/metrics`; `None` where no recorder was installed (in tests).
     pub metrics: Option<PrometheusHandle>,
@@ -28,35 +28,61 @@ impl Process {
     }
 }
 
-/// What a service needs and whether it has it. Ready when all needs are met.
+/// What a service needs and whether it has it.
+///
+/// It is ready when the *needs* are met, without which it can serve nobody; a replica that is not ready is called by
+/// nobody. What it merely *wants* it says as long as it has it not, and goes on with the rest of what it does.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    needs: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    unmet: Arc<Mutex<BTreeMap<&'static str, Unmet>>>,
     ready: Arc<watch::Sender<bool>>,
+    /// Nothing at all is missing.
+    complete: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Debug)]
+struct Unmet {
+    reason: String,
+    essential: bool,
 }
 
 impl Default for Readiness {
     /// Nothing is needed but that the servers are up, which [`crate::Grpc::serve`] says.
     fn default() -> Self {
-        let needs = BTreeMap::from([("grpc server", "not started".to_owned())]);
-        Self { needs: Arc::new(Mutex::new(needs)), ready: Arc::new(watch::Sender::new(false)) }
+        let server = Unmet { reason: "not started".to_owned(), essential: true };
+        let unmet = BTreeMap::from([(GRPC_SERVER, server)]);
+        Self { unmet: Arc::new(Mutex::new(unmet)), ready: Arc::default(), complete: Arc::default() }
     }
 }
 
+const GRPC_SERVER: &str = "grpc server";
+
 impl Readiness {
-    /// Registers something the service needs (`"postgres"`); it counts as missing until [`Need::met`].
+    /// Registers something without which the service is of no use to anybody (`"postgres"`); it counts as missing until
+    /// [`Need::met`].
     pub fn need(&self, name: &'static str) -> Need {
-        self.set(name, Some("not connected yet".to_owned()));
-        Need { name, readiness: self.clone() }
+        self.register(name, true)
+    }
+
+    /// Registers something without which the service still does what its callers want (`"redis"`, of the queue); it
+    /// counts as missing until [`Need::met`].
+    pub fn want(&self, name: &'static str) -> Need {
+        self.register(name, false)
+    }
+
+    fn register(&self, name: &'static str, essential: bool) -> Need {
+        let need = Need { name, essential, readiness: self.clone() };
+        need.missing("not connected yet");
+        need
     }
 
     /// What is missing, and why.
     pub fn missing(&self) -> Vec<(&'static str, String)> {
-        let needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
-        needs.iter().map(|(name, reason)| (*name, reason.clone())).collect()
+        let unmet = self.unmet.lock().unwrap_or_else(PoisonError::into_inner);
+        unmet.iter().map(|(name, unmet)| (*name, unmet.reason.clone())).collect()
     }
 
-    /// Whether nothing is missing.
+    /// Whether all needs are met.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()
     }
@@ -66,33 +92,49 @@ impl Readiness {
         self.ready.subscribe()
     }
 
-    pub(crate) fn set(&self, name: &'static str, missing: Option<String>) {
-        let mut needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns once nothing at all is missing.
+    pub async fn complete(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// The servers are up.
+    pub(crate) fn serving(&self) {
+        self.set(GRPC_SERVER, true, None);
+    }
+
+    fn set(&self, name: &'static str, essential: bool, missing: Option<String>) {
+        let mut unmet = self.unmet.lock().unwrap_or_else(PoisonError::into_inner);
         match missing {
-            Some(reason) => needs.insert(name, reason),
-            None => needs.remove(name),
+            Some(reason) => unmet.insert(name, Unmet { reason, essential }),
+            None => unmet.remove(name),
         };
-        let ready = needs.is_empty();
-        self.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+        let ready = unmet.values().all(|unmet| !unmet.essential);
+        for (state, now) in [(&self.ready, ready), (&self.complete, unmet.is_empty())] {
+            state.send_if_modified(|was| std::mem::replace(was, now) != now);
+        }
     }
 }
 
-/// One thing a service needs.
+/// One thing a service needs or wants.
 #[derive(Clone, Debug)]
 pub struct Need {
     name: &'static str,
+    essential: bool,
     readiness: Readiness,
 }
 
 impl Need {
     /// It is there.
     pub fn met(&self) {
-        self.readiness.set(self.name, None);
+        self.readiness.set(self.name, self.essential, None);
+        metrics::gauge!("posthorn_need_met", "need" => self.name).set(1);
     }
 
     /// It is not, for this reason.
     pub fn missing(&self, reason: impl Display) {
-        self.readiness.set(self.name, Some(reason.to_string()));
+        self.readiness.set(self.name, self.essential, Some(reason.to_string()));
+        metrics::gauge!("posthorn_need_met", "need" => self.name).set(0);
     }
 }
 
@@ -123,5 +165,45 @@ pub async fn wait_for<T, E: Display>(
             () = shutdown.cancelled() => return None,
         }
         pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn needs_decide_and_wants_are_only_told() {
+        let readiness = Readiness::default();
+        let (postgres, redis) = (readiness.need("postgres"), readiness.want("redis"));
+        let names = || readiness.missing().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!((names(), readiness.is_ready()), (vec!["grpc server", "postgres", "redis"], false));
+        readiness.serving();
+        assert!(!readiness.is_ready());
+        postgres.met();
+        assert_eq!((names(), readiness.is_ready()), (vec!["redis"], true));
+        redis.met();
+        readiness.complete().await;
+        redis.missing("it is gone");
+        assert_eq!(readiness.missing(), [("redis", "it is gone".to_owned())]);
+        assert!(readiness.is_ready());
+        postgres.missing("it is gone");
+        assert!(!readiness.is_ready());
+    }
+
+    #[test]
+    fn a_metric_says_what_is_met() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let readiness = Readiness::default();
+            readiness.need("postgres").met();
+            readiness.want("redis");
+        });
+        let metrics = recorder.handle().render();
+        for line in ["posthorn_need_met{need=\"postgres\"} 1", "posthorn_need_met{need=\"redis\"} 0"] {
+            assert!(metrics.contains(line), "{metrics}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Grpc {
             .serve_with_incoming_shutdown(incoming, process.shutdown.clone().cancelled_owned());
         let http_stop = CancellationToken::new();
         let http_server = serve_http(http, process.clone(), http_stop.clone());
-        process.ready.set("grpc server", None);
+        process.ready.serving();
         tracing::info!(grpc = %listen.grpc, http = %listen.http, "listening");
         let late = async {
             process.shutdown.cancelled().await;
@@ -178,11 +178,13 @@ async fn readyz(State(process): State<Process>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
     let missing = process.ready.missing();
-    if missing.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+    let lines: String =
+        missing.iter().map(|(name, reason)| format!("waiting for {name}: {reason}\n")).collect();
+    if process.ready.is_ready() {
+        (StatusCode::OK, format!("ready\n{lines}"))
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, lines)
     }
-    let lines = missing.iter().map(|(name, reason)| format!("waiting for {name}: {reason}\n")).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
 async fn metrics(State(process): State<Process>) -> (StatusCode, String) {

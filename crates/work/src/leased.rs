@@ -21,6 +21,17 @@ pub(crate) enum Ended {
     Lost(Bytes),
 }
 
+impl Ended {
+    /// Names its batch.
+    pub(crate) fn token(&self) -> &Bytes {
+        match self {
+            Self::Reported(item) => &item.token,
+            Self::GivenBack(item) => &item.token,
+            Self::Lost(token) => token,
+        }
+    }
+}
+
 /// Items under one lease.
 #[derive(Debug)]
 pub struct Batch {

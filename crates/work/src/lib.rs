@@ -2,11 +2,14 @@
 
 mod leased;
 mod leases;
+mod link;
+mod links;
 mod session;
+mod share;
 
 pub use leased::{Batch, Leased};
 use posthorn_api::work::v1::WorkKind;
-use posthorn_service::{Channel, Need};
+use posthorn_service::{Need, Replicas};
 use tokio_util::sync::CancellationToken;
 
 /// Above tonic's default of 4 MiB: batches carry small contents, and a message may have thousands of recipients.
@@ -23,7 +26,8 @@ pub trait Work: Send {
     /// The most items in a batch.
     fn max_batch(&self) -> u32;
 
-    /// How many more batches to ask for. Called whenever anything has changed.
+    /// How many more batches to ask for, by all streams together. Called whenever anything has changed. A stream that
+    /// would have none while others idle is asked for one more ([`Held`] may go that far beyond).
     fn ask(&self, held: Held) -> u32;
 
     /// Begins on a batch, without waiting for anything; the items end when they do.
@@ -46,16 +50,17 @@ pub struct Held {
     pub asked: u32,
 }
 
-/// Works for the queue until told to stop and nothing is held any more.
+/// Works for the queue, by a stream to each of its `replicas`, until told to stop and nothing is held any more. The need
+/// is met while one of the streams lives.
 ///
-/// Told to stop, it waits for a queue that is away only while something is held, and until `patience` is cancelled; what
-/// is not recorded by then falls due again when its lease ends.
+/// Told to stop, it waits for a queue of which no replica is there only while something is held, and until `patience` is
+/// cancelled; what is not recorded by then falls due again when its lease ends.
 pub async fn run(
     work: impl Work,
-    queue: Channel,
+    replicas: Replicas,
     need: &Need,
     shutdown: CancellationToken,
     patience: CancellationToken,
 ) {
-    session::Session::new(work, queue, shutdown).run(need, patience).await;
+    session::run(work, replicas, need, shutdown, patience).await;
 }

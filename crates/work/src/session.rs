@@ -1,204 +1,203 @@
-//! The stream to the queue, and the next one when it breaks.
+//! The work by as many streams as there are replicas of the queue.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::iter::repeat_n;
+use std::time::Instant;
 
 use posthorn_api::period;
-use posthorn_api::work::v1::{
-    Batch, Credit, Hello, Release, WorkRequest, WorkResponse, work_request::Request, work_response::Response,
-    work_service_client::WorkServiceClient,
-};
-use posthorn_service::{Channel, Need, wait_for};
+use posthorn_api::work::v1::{Batch, Hello, work_request::Request, work_response::Response};
+use posthorn_service::{Need, Replicas};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
+use crate::Work;
 use crate::leased::{self, Ended};
-use crate::leases::Leases;
-use crate::{MESSAGE_BYTES, Work};
+use crate::leases::{Leases, StreamId};
+use crate::link::{News, Stream};
+use crate::links::Links;
+use crate::share::{Load, share};
 
 /// Outcomes that go into one report at most.
 const REPORT_ITEMS: usize = 4096;
-/// How long the queue may take to end a stream that this side has ended.
-const CLOSE: Duration = Duration::from_secs(2);
-/// A stream that breaks so young is not followed by the next at once: it may break as soon, and again.
-const YOUNG: Duration = Duration::from_secs(1);
-/// The pause then.
-const PAUSE: Duration = Duration::from_millis(200);
-/// Requests that may wait to be sent.
-const REQUESTS: usize = 64;
 
-/// The worker's side of the work stream, over as many connections as it takes.
-pub(crate) struct Session<W> {
+/// The worker's side of the work streams, over as many connections as it takes.
+pub(crate) struct Session<'a, W> {
     work: W,
-    client: WorkServiceClient<Channel>,
-    /// As long as what is held, which the credits bound.
-    end: mpsc::UnboundedSender<Ended>,
-    ended: mpsc::UnboundedReceiver<Ended>,
+    need: &'a Need,
     shutdown: CancellationToken,
     leases: Leases,
+    /// As long as what is held, which the credits bound.
+    end: mpsc::UnboundedSender<Ended>,
+    links: Links,
+    /// Those that live. While there are any, each open batch has one of them that tells of it.
+    streams: BTreeMap<StreamId, Stream>,
 }
 
-/// One connection's two directions.
-struct Stream {
-    requests: mpsc::Sender<WorkRequest>,
-    responses: Streaming<WorkResponse>,
-    /// Batches that were asked for and have not come.
-    asked: u32,
-}
-
-impl<W: Work> Session<W> {
-    pub(crate) fn new(work: W, queue: Channel, shutdown: CancellationToken) -> Self {
-        let client = WorkServiceClient::new(queue)
-            .max_decoding_message_size(MESSAGE_BYTES)
-            .max_encoding_message_size(MESSAGE_BYTES);
-        let (end, ended) = mpsc::unbounded_channel();
-        Self { work, client, end, ended, shutdown, leases: Leases::default() }
-    }
-
-    /// Works until told to stop and nothing is held.
-    pub(crate) async fn run(mut self, need: &Need, patience: CancellationToken) {
-        let shutdown = self.shutdown.clone();
-        let hello = Hello { kind: W::KIND.into(), worker: worker_name(), max_batch: self.work.max_batch() };
-        loop {
-            let patience = if self.leases.is_empty() { &shutdown } else { &patience };
-            let (client, hello) = (self.client.clone(), hello.clone());
-            let connect = move || Stream::open(client.clone(), hello.clone());
-            let Some(mut stream) = wait_for(need, patience, connect).await else { break };
-            let begun = Instant::now();
-            match self.serve(&mut stream).await {
-                Ok(()) => {
-                    stream.close().await;
-                    if shutdown.is_cancelled() {
-                        return;
-                    }
-                }
-                Err(status) => {
-                    self.broken(need, &status);
-                    if begun.elapsed() < YOUNG {
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            }
+/// Works until told to stop and nothing is held.
+pub(crate) async fn run<W: Work>(
+    work: W,
+    mut replicas: Replicas,
+    need: &Need,
+    shutdown: CancellationToken,
+    patience: CancellationToken,
+) {
+    let hello = Hello { kind: W::KIND.into(), worker: worker_name(), max_batch: work.max_batch() };
+    let (links, mut news) = Links::new(hello);
+    let (end, mut ended) = mpsc::unbounded_channel();
+    let leases = Leases::default();
+    let mut session = Session { work, need, shutdown, leases, end, links, streams: BTreeMap::new() };
+    session.links.follow(&replicas.borrow_and_update());
+    let (shutdown, mut they_change, mut some) = (session.shutdown.clone(), true, Vec::new());
+    loop {
+        let stopping = shutdown.is_cancelled();
+        session.end_streams();
+        if stopping && session.leases.is_empty() {
+            break;
         }
-        if !self.leases.is_empty() {
-            let items = self.leases.held(0).items;
+        let alone = session.streams.is_empty();
+        if alone && patience.is_cancelled() {
+            let items = session.leases.held(0).items;
             tracing::warn!(items, "stopping without the queue: outcomes were not recorded");
+            break;
+        }
+        if !stopping {
+            session.ask();
+        }
+        let extend_at = session.leases.extend_at();
+        tokio::select! {
+            Some(news) = news.recv() => session.hear(news),
+            _ = ended.recv_many(&mut some, REPORT_ITEMS), if !alone => session.tell(&mut some),
+            () = tokio::time::sleep_until(extend_at.unwrap_or_else(Instant::now).into()),
+                if extend_at.is_some() && !alone => session.extend(),
+            changed = replicas.changed(), if they_change => {
+                they_change = changed.is_ok();
+                session.links.follow(&replicas.borrow_and_update());
+            }
+            () = session.work.changed(), if !stopping => {}
+            () = shutdown.cancelled(), if !stopping => {}
+            () = patience.cancelled(), if alone => {}
+        }
+    }
+    drop(news);
+    session.streams.clear();
+    session.links.close().await;
+}
+
+impl<W: Work> Session<'_, W> {
+    /// Ends the streams that are to end and have nothing more to tell.
+    fn end_streams(&mut self) {
+        let leases = &self.leases;
+        let over = |stream: &Stream| stream.is_leaving() && leases.batches_of(stream.id) == 0;
+        for (_, stream) in self.streams.extract_if(.., |_, stream| over(stream)) {
+            self.links.expect(stream.replica, stream.comes_back());
         }
     }
 
-    /// One connection, until it breaks, the queue sends us away, or all is done after the signal to stop.
-    async fn serve(&mut self, stream: &mut Stream) -> Result<(), Status> {
-        let shutdown = self.shutdown.clone();
-        let (mut sent_away, mut ended) = (false, Vec::new());
-        for report in self.leases.unrecorded() {
-            stream.send(Request::Report(report.clone())).await;
-        }
-        loop {
-            let leaving = sent_away || shutdown.is_cancelled();
-            if leaving && self.leases.is_empty() {
-                return Ok(());
+    /// Asks for as much as there is room for; streams that are about to come have their share left to them.
+    fn ask(&mut self) {
+        let (leases, work) = (&self.leases, &self.work);
+        let mut taking: Vec<&mut Stream> = self.streams.values_mut().filter(|s| !s.is_leaving()).collect();
+        let loads = taking.iter().map(|s| Load { asked: s.asked, open: leases.batches_of(s.id) });
+        let loads: Vec<Load> = loads.chain(repeat_n(Load::default(), self.links.expected())).collect();
+        let more = share(&loads, |asked| work.ask(leases.held(asked)));
+        taking.iter_mut().zip(more).for_each(|(stream, batches)| stream.ask(batches));
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Opened(stream) => self.opened(stream),
+            News::Said(stream, Response::Batch(batch)) => self.take(stream, batch),
+            News::Said(_, Response::Recorded(recorded)) => {
+                stale::<W>(recorded.stale.len());
+                self.leases.recorded(recorded.report_id);
             }
-            if !leaving {
-                stream.ask(self.work.ask(self.leases.held(stream.asked))).await;
+            News::Said(stream, Response::GoAway(go_away)) => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    let (replica, reason) = (stream.replica, go_away.reason);
+                    tracing::info!(%replica, reason, "the queue sends this worker away");
+                    stream.sent_away = true;
+                }
             }
-            let extend_at = self.leases.extend_at();
-            tokio::select! {
-                response = stream.responses.message() => {
-                    let response = response?.ok_or_else(|| Status::unavailable("the queue closed the stream"))?;
-                    match response.response {
-                        Some(Response::Batch(batch)) => {
-                            stream.asked = stream.asked.saturating_sub(1);
-                            self.take(batch, leaving);
-                        }
-                        Some(Response::Recorded(recorded)) => {
-                            stale::<W>(recorded.stale.len());
-                            self.leases.recorded(recorded.report_id);
-                        }
-                        Some(Response::GoAway(go_away)) => {
-                            tracing::info!(reason = go_away.reason, "the queue sends this worker away");
-                            sent_away = true;
-                        }
-                        // Of a newer neighbour.
-                        None => {}
-                    }
+            News::Broke(stream, status) => self.broke(stream, &status),
+            News::Away(replica, status) => {
+                self.links.expect(replica, false);
+                if self.streams.is_empty() {
+                    self.need.missing(status.message());
                 }
-                _ = self.ended.recv_many(&mut ended, REPORT_ITEMS) => {
-                    let (reports, items) = self.leases.end(ended.drain(..));
-                    for report in reports {
-                        stream.send(Request::Report(report)).await;
-                    }
-                    if !items.is_empty() {
-                        stream.send(Request::Release(Release { items })).await;
-                    }
-                }
-                () = tokio::time::sleep_until(extend_at.unwrap_or_else(Instant::now).into()),
-                    if extend_at.is_some() =>
-                {
-                    if let Some(extend) = self.leases.extend(Instant::now()) {
-                        stream.send(Request::Extend(extend)).await;
-                    }
-                }
-                () = self.work.changed(), if !leaving => {}
-                () = shutdown.cancelled(), if !leaving => {}
             }
         }
+    }
+
+    /// What nobody could tell meanwhile, the new stream tells.
+    fn opened(&mut self, stream: Stream) {
+        self.need.met();
+        self.links.expect(stream.replica, false);
+        let streams = &self.streams;
+        stream.tell(self.leases.adopt(stream.id, |id| !streams.contains_key(&id), Instant::now()));
+        self.streams.insert(stream.id, stream);
+    }
+
+    /// Another stream tells what this one was told and has not been answered.
+    fn broke(&mut self, id: StreamId, status: &Status) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        self.links.expect(stream.replica, stream.comes_back());
+        let (replica, open) = (stream.replica, self.leases.batches_of(id));
+        tracing::warn!(%replica, reason = status.message(), open, "the stream to the queue broke");
+        // A report that the queue cannot read would break every stream.
+        if status.code() == Code::InvalidArgument {
+            let items = self.leases.forget_unrecorded(id);
+            tracing::error!(
+                items,
+                "the queue refuses what was reported; it falls due again when its lease ends"
+            );
+        }
+        match self.heir().and_then(|heir| self.streams.get(&heir)) {
+            Some(heir) => heir.tell(self.leases.adopt(heir.id, |of| of == id, Instant::now())),
+            None => self.need.missing(status.message()),
+        }
+    }
+
+    /// Who tells what has no stream of its own.
+    fn heir(&self) -> Option<StreamId> {
+        self.streams.values().min_by_key(|s| (s.is_leaving(), s.id)).map(|stream| stream.id)
     }
 
     /// Has a batch begun, or gives it back.
-    fn take(&mut self, batch: Batch, leaving: bool) {
+    fn take(&mut self, id: StreamId, batch: Batch) {
+        let (by, leaving) = match self.streams.get_mut(&id) {
+            Some(stream) => {
+                stream.asked = stream.asked.saturating_sub(1);
+                (id, stream.is_leaving())
+            }
+            // It was under way when the stream was ended.
+            None => (self.heir().unwrap_or(id), true),
+        };
         let lease = batch.lease.map(period).unwrap_or_default();
-        let end = self.leases.begin(batch.token.clone(), batch.items.len(), lease, Instant::now());
+        let end = self.leases.begin(by, batch.token.clone(), batch.items.len(), lease, Instant::now());
         let batch = leased::Batch::new(batch, end, self.end.clone());
-        if leaving {
+        if leaving || self.shutdown.is_cancelled() {
             drop(batch);
         } else {
             self.work.begin(batch);
         }
     }
 
-    fn broken(&mut self, need: &Need, status: &Status) {
-        need.missing(status.message());
-        let held = self.leases.held(0);
-        tracing::warn!(reason = status.message(), open = held.batches, "the stream to the queue broke");
-        // A report that the queue cannot read would break every stream.
-        if status.code() == Code::InvalidArgument {
-            let items = self.leases.forget_unrecorded();
-            tracing::error!(
-                items,
-                "the queue refuses what was reported; it falls due again when its lease ends"
-            );
-        }
-    }
-}
-
-impl Stream {
-    async fn open(mut client: WorkServiceClient<Channel>, hello: Hello) -> Result<Self, Status> {
-        let (requests, outgoing) = mpsc::channel(REQUESTS);
-        // The queue answers when it has been greeted: that goes before the call.
-        let _ = requests.try_send(WorkRequest { request: Some(Request::Hello(hello)) });
-        let responses = client.work(ReceiverStream::new(outgoing)).await?.into_inner();
-        Ok(Self { requests, responses, asked: 0 })
-    }
-
-    /// Sends. That it could not be is seen by the responses, which say why: what matters is noted and told again.
-    async fn send(&self, request: Request) {
-        let _ = self.requests.send(WorkRequest { request: Some(request) }).await;
-    }
-
-    async fn ask(&mut self, batches: u32) {
-        if batches > 0 {
-            self.asked += batches;
-            self.send(Request::Credit(Credit { batches })).await;
+    fn tell(&mut self, ended: &mut Vec<Ended>) {
+        let Some(otherwise) = self.heir() else { return };
+        for (stream, told) in self.leases.end(ended.drain(..), otherwise) {
+            if let Some(stream) = self.streams.get(&stream) {
+                stream.tell(told);
+            }
         }
     }
 
-    /// Ends the requests and waits until the queue has taken them: a stream that is dropped is cut.
-    async fn close(self) {
-        let Self { requests, mut responses, .. } = self;
-        drop(requests);
-        let taken = async { while let Ok(Some(_)) = responses.message().await {} };
-        let _ = tokio::time::timeout(CLOSE, taken).await;
+    fn extend(&mut self) {
+        for (stream, extend) in self.leases.extend(Instant::now()) {
+            if let Some(stream) = self.streams.get(&stream) {
+                stream.send(Request::Extend(extend));
+            }
+        }
     }
 }
 

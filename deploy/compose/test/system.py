@@ -12,7 +12,9 @@ ROOT = os.path.abspath(os.path.join(HERE, "../../.."))
 BASE_IMAGES = {"RUST_IMAGE": "rust:1-slim-bookworm", "POSTGRES_IMAGE": "postgres:17-bookworm"}
 BASE_IMAGES |= {"REDIS_IMAGE": "redis:7-bookworm", "BASE_IMAGE": "debian:bookworm-slim"}
 IMAGE = "posthorn:test"
+VERSION = "0.0.0-test"
 SMTP_PORT = 62525  # beside a system that has the usual one
+HTTP_PORTS = {"ingress": 8001, "queue": 8002, "router": 8003, "local-delivery": 8004, "remote-relay": 8005}
 INTERNET = "posthorn-test-internet:local"
 BUILT_ALREADY = "posthorn-test-built-already:local"
 HEALTH = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
@@ -35,12 +37,13 @@ def command(*arguments, check=True, env=None):
     return done.stdout.strip()
 
 
-def compose_command():
-    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
-        return ["docker", "compose"]
-    if shutil.which("docker-compose"):
-        return [shutil.which("docker-compose")]
-    fail("there is neither `docker compose` nor `docker-compose`")
+def compose_commands():
+    """Each Compose there is, the one that is to be used first."""
+    found = [os.environ.get("COMPOSE", "").split(), ["docker", "compose"], ["docker-compose"]]
+    found.append([os.path.join(ROOT, "target/tools/bin/docker-compose")])
+    works = lambda words: subprocess.run([*words, "version"], capture_output=True).returncode == 0
+    found = [words for words in found if words and shutil.which(words[0]) and works(words)]
+    return found or fail("there is neither `docker compose` nor `docker-compose`")
 
 
 class System:
@@ -48,7 +51,7 @@ class System:
         self.replicas = replicas
         self.project = f"posthorn-test-{os.getpid()}"
         self.network = f"{self.project}_posthorn"
-        self.compose_command = os.environ.get("COMPOSE", "").split() or compose_command()
+        self.compose_command = compose_commands()[0]
         self.env = os.environ | {
             "COMPOSE_FILE": f"{ROOT}/docker-compose.yml:{HERE}/compose.yml",
             "COMPOSE_PROJECT_NAME": self.project,
@@ -69,6 +72,13 @@ class System:
     def compose(self, *arguments, check=True):
         return command(*self.compose_command, *arguments, check=check, env=self.env)
 
+    def every_compose_takes_the_files(self):
+        for words in compose_commands():
+            for over in (f"{HERE}/compose.yml", f"{ROOT}/deploy/compose/world.yml"):
+                files = self.env | {"COMPOSE_FILE": f"{ROOT}/docker-compose.yml:{over}"}
+                command(*words, "--profile", "tools", "--profile", "observability", "config", "-q", env=files)
+            say(f"the files are right by `{' '.join(words)}`")
+
     def build(self):
         """Our image and that of the internet; the base images must be there or come from a registry."""
         for name, default in BASE_IMAGES.items():
@@ -79,7 +89,9 @@ class System:
         rust = os.environ.get("RUST_IMAGE", BASE_IMAGES["RUST_IMAGE"])
         if "POSTHORN_TEST_BINARY" in os.environ:
             rust = self.built_already(rust, os.environ["POSTHORN_TEST_BINARY"])
-        self.docker("build", "-q", "-f", "deploy/Dockerfile", "--build-arg", f"RUST_IMAGE={rust}", "-t", IMAGE, ".")
+        arguments = {"RUST_IMAGE": rust, "VERSION": VERSION, "REVISION": "of the test"}
+        arguments = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+        self.docker("build", "-q", "-f", "deploy/Dockerfile", *arguments, "-t", IMAGE, ".")
         base = os.environ.get("BASE_IMAGE", BASE_IMAGES["BASE_IMAGE"])
         self.docker("build", "-q", "--build-arg", f"BASE_IMAGE={base}", "-t", INTERNET, HERE)
 
@@ -133,7 +145,7 @@ class System:
     def metric(self, container, name):
         """The sum of a metric of one container over its labels."""
         address = self.inspect(container, f'{{{{(index .NetworkSettings.Networks "{self.network}").IPAddress}}}}')
-        port = {"queue": 8002, "local-delivery": 8004}[self.service_of(container)]
+        port = HTTP_PORTS[self.service_of(container)]
         text = self.internet("dns", "python3", "/internet.py", "get", f"http://{address}:{port}/metrics")
         values = [float(line.split()[-1]) for line in text.splitlines() if line.startswith((name + "{", name + " "))]
         return sum(values)

@@ -357,8 +357,8 @@ pub struct Key {
     pub tenant_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub description: ::prost::alloc::string::String,
-    /// "submit", "mailbox", "directory", "queue", "trace". At least one. "queue" and "trace" are not enforced yet: whoever
-    /// reaches the queue's port may call its services.
+    /// "submit", "mailbox", "directory", "queue", "trace". At least one. "directory", "queue" and "trace" are of use
+    /// to keys of the tenant "default" alone.
     #[prost(string, repeated, tag = "4")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "5")]

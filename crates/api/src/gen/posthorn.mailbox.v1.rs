@@ -637,10 +637,11 @@ pub mod mailbox_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Reads only. Ends only with the caller
-        /// or the service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE:
-        /// what was expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox:
-        /// list anew. RESOURCE_EXHAUSTED (RetryInfo): too many watch.
+        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Reads only. Ends only with the caller, with
+        /// the service (UNAVAILABLE), or with the caller's key or account (UNAUTHENTICATED, NOT_FOUND; within minutes). A caller
+        /// that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE: what was expunged since then is no longer
+        /// recorded (90 days by default), or the modseq is none of this mailbox: list anew. RESOURCE_EXHAUSTED (RetryInfo): too
+        /// many watch.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -921,10 +922,11 @@ pub mod mailbox_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Reads only. Ends only with the caller
-        /// or the service (UNAVAILABLE). A caller that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE:
-        /// what was expunged since then is no longer recorded (90 days by default), or the modseq is none of this mailbox:
-        /// list anew. RESOURCE_EXHAUSTED (RetryInfo): too many watch.
+        /// The changes of a mailbox, from a mod-sequence on and then as they happen. Reads only. Ends only with the caller, with
+        /// the service (UNAVAILABLE), or with the caller's key or account (UNAUTHENTICATED, NOT_FOUND; within minutes). A caller
+        /// that comes back with the last modseq it saw misses nothing. OUT_OF_RANGE: what was expunged since then is no longer
+        /// recorded (90 days by default), or the modseq is none of this mailbox: list anew. RESOURCE_EXHAUSTED (RetryInfo): too
+        /// many watch.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,

@@ -305,7 +305,9 @@ pub mod queue_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Called by operators (posthorn ctl queue) and their tools.
+    /// Called by operators (posthorn ctl queue) and their tools: from trusted networks, or by an API key of the
+    /// tenant "default" with the scope "queue"; it sees the mail of all tenants. UNAUTHENTICATED: no key, or nobody's.
+    /// PERMISSION_DENIED: a key of another tenant, or without the scope. UNAVAILABLE: nobody can say whose key it is.
     ///
     /// Hold, Release, Retry and Bounce name messages by id or by a filter, and answer how many messages they changed. A
     /// message that has ended, or never was, is no error: it is not counted. They work in transactions of 500 messages, so
@@ -688,7 +690,9 @@ pub mod queue_service_server {
             request: tonic::Request<super::StatsRequest>,
         ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
     }
-    /// Called by operators (posthorn ctl queue) and their tools.
+    /// Called by operators (posthorn ctl queue) and their tools: from trusted networks, or by an API key of the
+    /// tenant "default" with the scope "queue"; it sees the mail of all tenants. UNAUTHENTICATED: no key, or nobody's.
+    /// PERMISSION_DENIED: a key of another tenant, or without the scope. UNAVAILABLE: nobody can say whose key it is.
     ///
     /// Hold, Release, Retry and Bounce name messages by id or by a filter, and answer how many messages they changed. A
     /// message that has ended, or never was, is no error: it is not counted. They work in transactions of 500 messages, so

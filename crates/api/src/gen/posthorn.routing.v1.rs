@@ -13,6 +13,9 @@ pub struct VerifyResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifyResult {
+    /// Whose domain it is in, where that is one of ours, whether there is such a user or not. Empty otherwise.
+    #[prost(string, tag = "4")]
+    pub tenant_id: ::prost::alloc::string::String,
     #[prost(oneof = "verify_result::Result", tags = "1, 2, 3")]
     pub result: ::core::option::Option<verify_result::Result>,
 }
@@ -110,6 +113,17 @@ pub struct ResolveMailboxResponse {
     pub tenant_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub quota_bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccountsExistRequest {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub account_ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccountsExistResponse {
+    /// One an id, in order.
+    #[prost(bool, repeated, tag = "1")]
+    pub exist: ::prost::alloc::vec::Vec<bool>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifyKeyRequest {
@@ -310,7 +324,39 @@ pub mod routing_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Whose API key this is. Called by ingress and local-delivery, when a program shows them a key.
+        /// Which of these accounts there are, be they disabled. Called by local-delivery, which removes the mailboxes of accounts
+        /// that are long gone. Reads only. INVALID_ARGUMENT: an id that is none, or more than 10,000 of them. UNAVAILABLE: nothing
+        /// is known of any.
+        pub async fn accounts_exist(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AccountsExistRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AccountsExistResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/posthorn.routing.v1.RoutingService/AccountsExist",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "posthorn.routing.v1.RoutingService",
+                        "AccountsExist",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Whose API key this is. Called by every service that programs call. Reads only.
         /// UNAUTHENTICATED: unknown, expired or revoked.
         pub async fn verify_key(
             &mut self,
@@ -377,7 +423,17 @@ pub mod routing_service_server {
             tonic::Response<super::ResolveMailboxResponse>,
             tonic::Status,
         >;
-        /// Whose API key this is. Called by ingress and local-delivery, when a program shows them a key.
+        /// Which of these accounts there are, be they disabled. Called by local-delivery, which removes the mailboxes of accounts
+        /// that are long gone. Reads only. INVALID_ARGUMENT: an id that is none, or more than 10,000 of them. UNAVAILABLE: nothing
+        /// is known of any.
+        async fn accounts_exist(
+            &self,
+            request: tonic::Request<super::AccountsExistRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AccountsExistResponse>,
+            tonic::Status,
+        >;
+        /// Whose API key this is. Called by every service that programs call. Reads only.
         /// UNAUTHENTICATED: unknown, expired or revoked.
         async fn verify_key(
             &self,
@@ -590,6 +646,51 @@ pub mod routing_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResolveMailboxSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/posthorn.routing.v1.RoutingService/AccountsExist" => {
+                    #[allow(non_camel_case_types)]
+                    struct AccountsExistSvc<T: RoutingService>(pub Arc<T>);
+                    impl<
+                        T: RoutingService,
+                    > tonic::server::UnaryService<super::AccountsExistRequest>
+                    for AccountsExistSvc<T> {
+                        type Response = super::AccountsExistResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AccountsExistRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RoutingService>::accounts_exist(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AccountsExistSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

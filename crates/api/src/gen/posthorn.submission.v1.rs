@@ -232,7 +232,7 @@ pub mod submission_service_client {
         ///
         /// INVALID_ARGUMENT: a field is wrong (BadRequest names it).
         /// UNAUTHENTICATED: a key is needed and missing, or it is malformed, unknown, expired or revoked.
-        /// PERMISSION_DENIED: the key does not have the scope "submit".
+        /// PERMISSION_DENIED: the key does not have the scope "submit", or the sender's domain is another tenant's here.
         /// FAILED_PRECONDITION: no recipient was accepted (NO_RECIPIENT; the text says why, for the first 20), or the message
         /// itself was refused for good (REFUSED: it goes in circles, or is larger than the queue takes).
         /// ALREADY_EXISTS: the idempotency key was used with another request.
@@ -320,7 +320,7 @@ pub mod submission_service_server {
         ///
         /// INVALID_ARGUMENT: a field is wrong (BadRequest names it).
         /// UNAUTHENTICATED: a key is needed and missing, or it is malformed, unknown, expired or revoked.
-        /// PERMISSION_DENIED: the key does not have the scope "submit".
+        /// PERMISSION_DENIED: the key does not have the scope "submit", or the sender's domain is another tenant's here.
         /// FAILED_PRECONDITION: no recipient was accepted (NO_RECIPIENT; the text says why, for the first 20), or the message
         /// itself was refused for good (REFUSED: it goes in circles, or is larger than the queue takes).
         /// ALREADY_EXISTS: the idempotency key was used with another request.

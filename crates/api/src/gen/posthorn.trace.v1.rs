@@ -134,7 +134,10 @@ pub mod trace_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Called by operators (posthorn ctl trace, posthorn ctl events) and their tools. Reads only.
+    /// Called by operators (posthorn ctl trace, posthorn ctl events) and their tools: from trusted networks, or by an API key of the
+    /// tenant "default" with the scope "trace"; it sees the mail of all tenants. UNAUTHENTICATED: no key, or nobody's.
+    /// PERMISSION_DENIED: a key of another tenant, or without the scope. UNAVAILABLE: nobody can say whose key it is.
+    /// Reads only.
     #[derive(Debug, Clone)]
     pub struct TraceServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -249,7 +252,8 @@ pub mod trace_service_client {
         /// between two calls, or on other replicas while Redis is away, is not told; TraceMessage knows it all.
         ///
         /// The stream ends with OK when the service stops: call again. INVALID_ARGUMENT: a field is wrong (BadRequest names
-        /// it). RESOURCE_EXHAUSTED: the caller read too slowly, and was dropped.
+        /// it). RESOURCE_EXHAUSTED: the caller read too slowly, and was dropped. UNAUTHENTICATED: its key
+        /// was revoked (seen within a minute, configurable).
         pub async fn watch_events(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchEventsRequest>,
@@ -312,7 +316,8 @@ pub mod trace_service_server {
         /// between two calls, or on other replicas while Redis is away, is not told; TraceMessage knows it all.
         ///
         /// The stream ends with OK when the service stops: call again. INVALID_ARGUMENT: a field is wrong (BadRequest names
-        /// it). RESOURCE_EXHAUSTED: the caller read too slowly, and was dropped.
+        /// it). RESOURCE_EXHAUSTED: the caller read too slowly, and was dropped. UNAUTHENTICATED: its key
+        /// was revoked (seen within a minute, configurable).
         async fn watch_events(
             &self,
             request: tonic::Request<super::WatchEventsRequest>,
@@ -321,7 +326,10 @@ pub mod trace_service_server {
             tonic::Status,
         >;
     }
-    /// Called by operators (posthorn ctl trace, posthorn ctl events) and their tools. Reads only.
+    /// Called by operators (posthorn ctl trace, posthorn ctl events) and their tools: from trusted networks, or by an API key of the
+    /// tenant "default" with the scope "trace"; it sees the mail of all tenants. UNAUTHENTICATED: no key, or nobody's.
+    /// PERMISSION_DENIED: a key of another tenant, or without the scope. UNAVAILABLE: nobody can say whose key it is.
+    /// Reads only.
     #[derive(Debug)]
     pub struct TraceServiceServer<T> {
         inner: Arc<T>,

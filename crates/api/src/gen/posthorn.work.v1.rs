@@ -388,16 +388,17 @@ pub mod work_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One stream per worker process. The worker says what it is (Hello), gives credits, gets batches, and returns the
-        /// outcomes of each batch's items, several batches' together if they are there together. The queue answers each
-        /// Report with a Recorded when it is durable.
+        /// One stream per worker process and replica of the queue. The worker says what it is (Hello), gives credits, gets
+        /// batches, and returns the outcomes of each batch's items, several batches' together if they are there together. The
+        /// queue answers each Report with a Recorded when it is durable.
         ///
         /// Called by router, local-delivery and remote-relay. Repeating a report, also on another stream, is harmless: a
         /// token counts once.
         ///
         /// A batch's lease ends at `lease` after it was sent unless extended. What was not reported by then is given to
-        /// another worker, and a late report changes nothing (Recorded says so). A worker that stops gives back what it has
-        /// not begun (Release), reports the rest, waits for its Recorded, and closes the stream.
+        /// another worker, and a late report changes nothing (Recorded says so). When a stream breaks, the reports, extensions
+        /// and releases of its batches come by another one, to any replica. A worker that stops gives back what it has not
+        /// begun (Release), reports the rest, waits for its Recorded, and closes the stream.
         ///
         /// The stream ends with OK once the queue has stopped. INVALID_ARGUMENT: the first message is no Hello or a later
         /// one is, a token or an id is malformed, or a report is not of the kind of its batch (BadRequest names the field).
@@ -446,16 +447,17 @@ pub mod work_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// One stream per worker process. The worker says what it is (Hello), gives credits, gets batches, and returns the
-        /// outcomes of each batch's items, several batches' together if they are there together. The queue answers each
-        /// Report with a Recorded when it is durable.
+        /// One stream per worker process and replica of the queue. The worker says what it is (Hello), gives credits, gets
+        /// batches, and returns the outcomes of each batch's items, several batches' together if they are there together. The
+        /// queue answers each Report with a Recorded when it is durable.
         ///
         /// Called by router, local-delivery and remote-relay. Repeating a report, also on another stream, is harmless: a
         /// token counts once.
         ///
         /// A batch's lease ends at `lease` after it was sent unless extended. What was not reported by then is given to
-        /// another worker, and a late report changes nothing (Recorded says so). A worker that stops gives back what it has
-        /// not begun (Release), reports the rest, waits for its Recorded, and closes the stream.
+        /// another worker, and a late report changes nothing (Recorded says so). When a stream breaks, the reports, extensions
+        /// and releases of its batches come by another one, to any replica. A worker that stops gives back what it has not
+        /// begun (Release), reports the rest, waits for its Recorded, and closes the stream.
         ///
         /// The stream ends with OK once the queue has stopped. INVALID_ARGUMENT: the first message is no Hello or a later
         /// one is, a token or an id is malformed, or a report is not of the kind of its batch (BadRequest names the field).

@@ -54,14 +54,14 @@ fn free_addresses() -> Result<[SocketAddr; 4]> {
     Ok(addresses)
 }
 
-/// Waits until `/readyz` says so.
+/// Waits until `/readyz` misses nothing.
 async fn ready(http: SocketAddr) {
     let ask = async || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(http).await?;
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
-        Ok(answer.starts_with("HTTP/1.1 200"))
+        Ok(answer.ends_with("\r\n\r\nready\n"))
     };
     while !ask().await.unwrap_or(false) {
         tokio::time::sleep(Duration::from_millis(20)).await;

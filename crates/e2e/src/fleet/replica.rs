@@ -167,12 +167,12 @@ impl Replica {
         Ok(values.filter_map(|value| value.parse::<u64>().ok()).sum())
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it says that it misses nothing.
     pub async fn ready(&self, limit: Duration) {
         let address = SocketAddr::new(self.address, self.service.http());
         wait::until(&format!("{self} to be ready"), limit, async || {
             let answer = timeout(Duration::from_secs(2), get(address, "/readyz")).await;
-            matches!(answer, Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200")).then_some(())
+            matches!(answer, Ok(Ok(answer)) if answer.ends_with("\r\n\r\nready\n")).then_some(())
         })
         .await;
     }

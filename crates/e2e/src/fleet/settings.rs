@@ -35,7 +35,7 @@ pub(super) fn of(
         ),
         listen("ingress", 7001),
         format!(
-            "[queue]\nhostname = 'mx.example.test'\n[queue.database]\n{}[queue.redis]\nurl = 'redis://{}'\ntimeout = '2s'\n\
+            "[queue]\nhostname = 'mx.example.test'\nrouter = 'http://{workers_router}'\n[queue.database]\n{}[queue.redis]\nurl = 'redis://{}'\ntimeout = '2s'\n\
              [queue.lease]\nlength = '10s'\n[queue.retry]\nschedule = ['500ms']\nuncertain = '500ms'\n\
              [queue.destination]\nmax_back_off = '2s'\n[queue.sweep]\nevery = '1s'\noverdue = '2s'\n",
             database("queue", Link::QueuePostgres),

@@ -2,14 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use posthorn_api::error::{status, unavailable};
-use tonic::{Code, Request, Status};
+use posthorn_api::key::{self, Scope};
+use tonic::{Request, Status};
 
-use super::{RETRY_AFTER, Submission};
+use super::Submission;
 use crate::incoming::Source;
-
-/// The scope that a key must have.
-const SCOPE: &str = "submit";
 
 /// A caller who may submit.
 #[derive(Debug)]
@@ -32,37 +29,16 @@ impl Submission {
             tls: None,
             key: None,
         };
-        if let Some(key) = bearer(request)? {
-            let key = self.admission.verify_key(key).await.map_err(|error| match error.code() {
-                Code::Unauthenticated => status(Code::Unauthenticated, "KEY_UNKNOWN", error.message()),
-                _ => unavailable("ROUTER_AWAY", "the API key cannot be looked up", RETRY_AFTER),
-            })?;
-            if !key.scopes.iter().any(|scope| scope == SCOPE) {
-                return Err(status(
-                    Code::PermissionDenied,
-                    "SCOPE_MISSING",
-                    "the API key is not for submitting",
-                ));
-            }
+        if let Some(key) = key::bearer(request.metadata())? {
+            let key = key::verified(self.admission.verify_key(key).await)?;
+            Scope::Submit.of(&key.scopes)?;
             let key_scope = format!("tenant:{}", key.tenant_id);
             source.key = Some((key.key_id, key.tenant_id));
             return Ok(Caller { source, key_scope });
         }
-        if self.trusted.contain(client.ip()) {
+        if self.trusted.have(request.remote_addr()) {
             return Ok(Caller { source, key_scope: "trusted".into() });
         }
-        Err(status(Code::Unauthenticated, "KEY_MISSING", "an API key is needed: authorization: Bearer KEY"))
+        Err(key::missing())
     }
-}
-
-/// The key of `authorization: Bearer KEY`.
-fn bearer<T>(request: &Request<T>) -> Result<Option<&str>, Status> {
-    let Some(value) = request.metadata().get("authorization") else { return Ok(None) };
-    let key = value.to_str().ok().and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
-    });
-    key.map(Some).ok_or_else(|| {
-        status(Code::Unauthenticated, "KEY_MALFORMED", "the form is authorization: Bearer KEY")
-    })
 }

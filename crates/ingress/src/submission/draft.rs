@@ -3,7 +3,7 @@
 use posthorn_api::error::invalid;
 use posthorn_api::mail::v1 as wire_mail;
 use posthorn_api::submission::v1::StructuredMessage;
-use posthorn_mail::{Body, Envelope, Recipient, ReversePath};
+use posthorn_mail::{Address, Body, Envelope, Recipient, ReversePath};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
@@ -26,6 +26,8 @@ pub(super) enum Form {
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) envelope: Envelope,
+    /// Those in whose name it comes, each with the field that says so.
+    pub(super) authors: Vec<(&'static str, Address)>,
     /// Empty: none.
     pub(super) key: String,
     pub(super) form: Form,
@@ -51,7 +53,8 @@ impl Draft {
         let is_ascii = |path: &ReversePath| path.address().is_none_or(|address| address.is_ascii());
         envelope.smtputf8 |=
             !is_ascii(&envelope.sender) || !envelope.recipients.iter().all(|to| to.address.is_ascii());
-        Ok(Self { envelope, key, form, digest })
+        let authors = envelope.sender.address().map(|sender| ("envelope.sender", sender.clone()));
+        Ok(Self { authors: authors.into_iter().collect(), envelope, key, form, digest })
     }
 
     /// A draft of a structured message, whose fields stand in for what the envelope leaves empty.
@@ -76,6 +79,8 @@ impl Draft {
             }
         }
         let mut draft = Self::new(envelope, key, Form::Whole)?;
+        let from = addresses("message.from", message.from.as_slice())?;
+        draft.authors.splice(0..0, from.into_iter().map(|from| ("message.from", from)));
         // An address in UTF-8 stands in the headers too.
         let mailboxes = message.from.iter().chain(&message.to).chain(&message.cc).chain(&message.reply_to);
         draft.envelope.smtputf8 |= !mailboxes.map(|mailbox| &mailbox.address).all(|a| is_ascii_local(a));

@@ -1,11 +1,12 @@
 //! A message that a program hands in, from its envelope to the answer.
 
 use bytes::Bytes;
-use posthorn_api::error::{invalid, status, unavailable};
+use posthorn_api::error::{invalid, status};
+use posthorn_api::key;
 use posthorn_api::spool::v1::Idempotency;
 use posthorn_api::submission::v1 as wire;
 use posthorn_api::timestamp;
-use posthorn_mail::{Body, EnhancedStatus, MessageId, Recipient, Status as Reply};
+use posthorn_mail::{Address, Body, EnhancedStatus, MessageId, Recipient, Status as Reply};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -13,8 +14,8 @@ use tonic::{Code, Status};
 
 use super::caller::Caller;
 use super::draft::{Draft, Form};
-use super::{RETRY_AFTER, Submission, refusal};
-use crate::admission::Verdict;
+use super::{Submission, refusal};
+use crate::admission::{Judged, Verdict};
 use crate::handover::{Handover, Kept};
 use crate::incoming::Incoming;
 use crate::line_ends::LineEnds;
@@ -36,15 +37,16 @@ pub(super) struct Intake<'a> {
 impl Submission {
     /// Asks about the recipients, and begins the message for those that are taken.
     pub(super) async fn begin(&self, caller: Caller, draft: Draft) -> Result<Intake<'_>, Status> {
-        let Draft { mut envelope, key, form, digest } = draft;
+        let Draft { mut envelope, authors, key, form, digest } = draft;
         if envelope.recipients.len() > self.recipients {
             return Err(invalid("envelope.recipients", format!("there are more than {}", self.recipients)));
         }
-        let verdicts = self
-            .admission
-            .verify(&envelope.sender, &envelope.recipients, true)
-            .await
-            .map_err(|_| unavailable("ROUTER_AWAY", "the recipients cannot be looked up", RETRY_AFTER))?;
+        let (fields, authors): (Vec<_>, Vec<_>) = authors.into_iter().unzip();
+        let judged = self.admission.judge(&authors, &envelope).await.map_err(|_| key::directory_away())?;
+        let Judged { owners, verdicts } = judged;
+        if let Some((_, tenant)) = &caller.source.key {
+            may_speak_for(tenant, fields.iter().zip(&authors).zip(&owners))?;
+        }
         let recipients: Vec<_> = envelope.recipients.iter().zip(&verdicts).map(recipient_result).collect();
         if verdicts.iter().all(Result::is_err) {
             return Err(nobody(&recipients));
@@ -122,6 +124,20 @@ impl Intake<'_> {
         }
         answer
     }
+}
+
+/// A key speaks for nobody in the domains of other tenants.
+fn may_speak_for<'a>(
+    tenant: &str,
+    authors: impl Iterator<Item = ((&'a &'static str, &'a Address), &'a String)>,
+) -> Result<(), Status> {
+    for ((field, author), owner) in authors {
+        if !owner.is_empty() && owner != tenant {
+            let text = format!("{field}: the API key is not for the domain of {author}");
+            return Err(status(Code::PermissionDenied, "SENDER_NOT_YOURS", text));
+        }
+    }
+    Ok(())
 }
 
 /// What was answered when the idempotency key came first.

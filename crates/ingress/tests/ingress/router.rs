@@ -53,6 +53,13 @@ impl RoutingService for PlayedRouter {
         Err(Status::unimplemented("ingress has no business here"))
     }
 
+    async fn accounts_exist(
+        &self,
+        _: Request<wire::AccountsExistRequest>,
+    ) -> Result<Response<wire::AccountsExistResponse>, Status> {
+        Err(Status::unimplemented("ingress has no business here"))
+    }
+
     async fn resolve_mailbox(
         &self,
         _: Request<wire::ResolveMailboxRequest>,
@@ -71,7 +78,13 @@ fn verdict(recipient: &str) -> wire::VerifyResult {
         }
         Some(("later", "example.test")) => refused(451, "4.2.1", "The mailbox is being moved"),
         Some((_, "example.test")) => Verdict::Local(wire::LocalRecipient { tenant_id: "t".into() }),
+        Some((_, "tenant-1.test")) => refused(550, "5.1.1", "No such user here"),
         _ => Verdict::Relay(wire::RelayRecipient {}),
     };
-    wire::VerifyResult { result: Some(verdict) }
+    let tenant_id = match recipient.rsplit_once('@') {
+        Some((_, "example.test")) => "t",
+        Some((_, "tenant-1.test")) => "tenant-1",
+        _ => "",
+    };
+    wire::VerifyResult { result: Some(verdict), tenant_id: tenant_id.into() }
 }

@@ -256,3 +256,48 @@ async fn strangers_need_a_key() -> Result<()> {
     assert_eq!((origin.authenticated_as.as_str(), origin.tenant_id.as_str()), ("key-1", "tenant-1"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_key_speaks_for_its_own_tenant_and_for_strangers() -> Result<()> {
+    let world = World::start().await;
+    let mut client = stranger(&world).await;
+    let with_key = |message: wire::SubmitRequest| {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", "Bearer good".parse().unwrap());
+        request
+    };
+    let from = |sender: &str| {
+        let mut request = raw("From: bob@example.net\r\n\r\n");
+        request.envelope.as_mut().unwrap().sender = sender.into();
+        request
+    };
+    for (sender, allowed) in [
+        ("", true),
+        ("bob@example.net", true),
+        ("nobody-there@tenant-1.test", true),
+        ("alice@example.test", false),
+        ("unknown-there@example.test", false),
+    ] {
+        let answer = client.submit(with_key(from(sender))).await;
+        if allowed {
+            answer.map_err(|refused| anyhow::anyhow!("{sender}: {refused}"))?;
+        } else {
+            let refused = answer.unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied, "{sender}");
+            assert!(refused.message().starts_with("envelope.sender:"), "{}", refused.message());
+        }
+    }
+    let message = wire::StructuredMessage {
+        from: Some(mailbox("alice@example.test")),
+        text: "x".into(),
+        ..Default::default()
+    };
+    let mut disguised = from("bob@example.net");
+    disguised.content = Some(Content::Message(message));
+    let refused = client.submit(with_key(disguised)).await.unwrap_err();
+    assert!(refused.message().starts_with("message.from:"), "{}", refused.message());
+    // Without a key, from a trusted network, nothing is held against a sender.
+    let mut trusted = Client::connect(format!("http://{}", world.grpc)).await?;
+    trusted.submit(from("alice@example.test")).await?;
+    Ok(())
+}

@@ -15,7 +15,7 @@ use posthorn_api::mailbox::v1 as api;
 use posthorn_api::mailbox::v1::mailbox_service_server::MailboxService;
 use posthorn_database::Standing;
 use sqlx::PgPool;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::accounts::{Accounts, no_such_mailbox};
 use crate::callers::{Caller, Callers};
@@ -51,8 +51,22 @@ impl Mailboxes {
     async fn admit(&self, caller: &Caller, mailbox: &str) -> Result<(), Status> {
         match caller {
             Caller::Trusted => Ok(()),
-            Caller::Tenant(tenant) if self.accounts.resolve(mailbox).await?.tenant == *tenant => Ok(()),
-            Caller::Tenant(_) => Err(no_such_mailbox()),
+            Caller::Tenant { tenant, .. } if self.accounts.resolve(mailbox).await?.tenant == *tenant => {
+                Ok(())
+            }
+            Caller::Tenant { .. } => Err(no_such_mailbox()),
+        }
+    }
+
+    /// Refuses a caller who was admitted and would not be any more; nobody is refused because the router is away.
+    async fn readmit(&self, caller: &Caller, mailbox: &str) -> Result<(), Status> {
+        let readmitted = async {
+            self.callers.recheck(caller).await?;
+            self.admit(caller, mailbox).await
+        };
+        match readmitted.await {
+            Err(status) if status.code() == Code::Unavailable => Ok(()),
+            known => known,
         }
     }
 }
@@ -108,7 +122,10 @@ impl MailboxService for Mailboxes {
         &self,
         request: Request<api::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.watch_changes(self.admitted(request, |r| &r.mailbox).await?).await.map(Response::new)
+        let caller = self.callers.of(&request).await?;
+        let request = request.into_inner();
+        self.admit(&caller, &request.mailbox).await?;
+        self.watch_changes(caller, request).await.map(Response::new)
     }
 
     async fn append_message(

@@ -8,11 +8,13 @@ use posthorn_api::error;
 use posthorn_api::mailbox::v1 as api;
 use posthorn_api::mailbox::v1::watch_response::Change as Sent;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
 use super::messages::optional_folder;
 use super::{BoxStream, Mailboxes};
+use crate::callers::Caller;
 use crate::error::Failure;
 use crate::folder_name::FolderName;
 use crate::store::messages::MessageRow;
@@ -25,6 +27,7 @@ const PAGE: u32 = 100;
 impl Mailboxes {
     pub(super) async fn watch_changes(
         &self,
+        caller: Caller,
         request: api::WatchRequest,
     ) -> Result<BoxStream<api::WatchResponse>, Status> {
         let folder = optional_folder("folder", &request.folder)?;
@@ -41,6 +44,9 @@ impl Mailboxes {
         let started = response(Sent::Started(api::WatchStarted {}), after);
         let watch = Watch {
             mailboxes: self.clone(),
+            caller,
+            mailbox: request.mailbox,
+            readmit_at: Instant::now() + self.config.recheck_watched_every,
             watcher,
             account,
             folder,
@@ -77,6 +83,11 @@ fn begin(asked: Option<u64>, standing: Standing) -> Result<i64, Failure> {
 
 struct Watch {
     mailboxes: Mailboxes,
+    caller: Caller,
+    /// The address that the caller gave.
+    mailbox: String,
+    /// When to look whether the caller may still watch it.
+    readmit_at: Instant,
     watcher: Watcher,
     account: Uuid,
     folder: Option<FolderName>,
@@ -88,15 +99,20 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next change; waits for it. Ends with the service.
+    /// The next change; waits for it. Ends with the service, or when the caller may no longer watch.
     async fn next(&mut self) -> Result<Option<api::WatchResponse>, Status> {
         loop {
             if let Some(response) = self.unsent.pop_front() {
                 return Ok(Some(response));
             }
+            if self.readmit_at <= Instant::now() {
+                self.mailboxes.readmit(&self.caller, &self.mailbox).await?;
+                self.readmit_at = Instant::now() + self.mailboxes.config.recheck_watched_every;
+            }
             if self.read_all {
                 tokio::select! {
                     () = self.watcher.changed() => {}
+                    () = tokio::time::sleep_until(self.readmit_at) => continue,
                     () = self.mailboxes.shutdown.cancelled() => {
                         let text = "the service stops: come back with the last modseq";
                         return Err(error::unavailable("STOPPING", text, Duration::from_secs(1)));

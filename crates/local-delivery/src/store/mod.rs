@@ -9,6 +9,7 @@ mod deliver_here;
 pub(crate) mod expunge;
 pub(crate) mod flag;
 pub(crate) mod folders;
+pub(crate) mod gone;
 mod lock;
 pub(crate) mod messages;
 mod pool;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use posthorn_api::work::v1::WorkKind;
 use posthorn_database::Standing;
-use posthorn_service::{Channel, Error, Need, Process, wait_for};
+use posthorn_service::{Error, Need, Process, Replicas, wait_for};
 use posthorn_work::{Batch, Held, Leased};
 use tokio::sync::{Mutex, mpsc};
 
@@ -43,7 +43,7 @@ impl posthorn_work::Work for Jobs {
         // What there is no room for is dropped, which gives it back.
         let back = items.filter_map(|item| self.pending.try_send(item).err()).count();
         if back > 0 {
-            tracing::warn!(items = back, "the queue sent more than was asked for");
+            tracing::warn!(items = back, "more came than there is room for: given back");
         }
     }
 }
@@ -51,7 +51,7 @@ impl posthorn_work::Work for Jobs {
 /// Waits for the store, then does local work until the process is told to stop and everything in hand is recorded or
 /// given back.
 pub(crate) async fn run(
-    queue: Channel,
+    queue: Replicas,
     standing: Arc<Standing>,
     changed: Changed,
     config: Work,
@@ -65,7 +65,8 @@ pub(crate) async fn run(
     if wait_for(&postgres, &process.shutdown, schema).await.is_none() {
         return Ok(());
     }
-    let room = (config.credits * config.max_batch) as usize;
+    // The credits, and what comes beyond them while queues come and go.
+    let room = (config.credits * config.max_batch) as usize * 2;
     let (jobs, pending) = mpsc::channel(room);
     let pending = Arc::new(Mutex::new(pending));
     let mut writers = tokio::task::JoinSet::new();

@@ -12,5 +12,6 @@ mod delivers_once;
 mod keeps_the_queues_rules;
 mod makes_folders;
 mod measures;
+mod removes_the_mailboxes_of_the_gone;
 mod watches;
 mod world;

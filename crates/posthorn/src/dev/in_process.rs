@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use posthorn_service::config::Sources;
 use posthorn_service::telemetry::Telemetry;
-use posthorn_service::{Error, Process, Readiness};
+use posthorn_service::{Error, Process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,9 @@ pub(super) async fn run(
     }
     let readiness: Vec<_> = running.iter().map(|r| r.process.ready.clone()).collect();
     let serve = async {
-        all_ready(&readiness).await;
+        for readiness in &readiness {
+            readiness.complete().await;
+        }
         super::say_ready(ports, data).await?;
         std::future::pending().await
     };
@@ -53,14 +55,6 @@ pub(super) async fn run(
     };
     let stopped = stop(running).await;
     served.and(stopped)
-}
-
-async fn all_ready(services: &[Readiness]) {
-    for readiness in services {
-        let mut ready = readiness.watch();
-        // The sender lives as long as `readiness`.
-        let _ = ready.wait_for(|ready| *ready).await;
-    }
 }
 
 /// Whoever takes messages in stops first, the queue last; a service that failed says why.

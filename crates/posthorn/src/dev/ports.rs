@@ -77,7 +77,7 @@ impl Ports {
              [ingress.smtp]\nlisten = ['127.0.0.1:{smtp}']\n\
              [ingress.submission]\nlisten = ['127.0.0.1:{submission}']\n\
              [ingress.limits]\nconnections_per_client = 1000\n\
-             [queue.database]\nurl = '{}'\n\
+             [queue]\nrouter = '{router}'\n[queue.database]\nurl = '{}'\n\
              [queue.redis]\nurl = 'redis://127.0.0.1:{}'\n\
              [router]\nqueue = '{queue}'\npostmaster = 'alice@example.test'\n[router.database]\nurl = '{}'\n\
              [local_delivery]\nqueue = '{queue}'\nrouter = '{router}'\n[local_delivery.database]\nurl = '{}'\n\

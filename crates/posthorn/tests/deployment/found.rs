@@ -10,6 +10,8 @@ use serde_yaml_ng::Value;
 
 pub(crate) const COMPOSE: &str = "docker-compose.yml";
 pub(crate) const MANIFESTS: &str = "deploy/kubernetes/base";
+pub(crate) const PRODUCTION: &str = "deploy/kubernetes/overlays/production";
+pub(crate) const SINGLE_NODE: &str = "deploy/kubernetes/overlays/single-node";
 /// What may be laid over docker-compose.yml.
 const OVER_COMPOSE: [&str; 2] = ["deploy/compose/world.yml", "deploy/compose/test/compose.yml"];
 
@@ -28,6 +30,8 @@ pub(crate) struct Container {
     pub(crate) stop_after: Duration,
     /// Its ports that others are told of.
     pub(crate) ports: BTreeSet<u16>,
+    /// The bytes of memory beyond which it is killed.
+    pub(crate) memory: u64,
 }
 
 impl fmt::Display for Container {
@@ -40,8 +44,30 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The documents of a YAML file.
+pub(crate) fn documents(path: &str) -> Vec<Value> {
+    let text = read(path);
+    serde_yaml_ng::Deserializer::from_str(&text)
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect()
+}
+
+/// A size as a number of bytes, as all of them write it here: `512m`, `1Gi`, `256KiB`; in powers of 1,024.
+pub(crate) fn bytes(text: &str) -> u64 {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.bytes().next().map(|first| first.to_ascii_lowercase()) {
+        None => 0,
+        Some(b'k') => 10,
+        Some(b'm') => 20,
+        Some(b'g') => 30,
+        Some(_) => panic!("{text} is no size"),
+    };
+    number.parse::<u64>().unwrap() << shift
 }
 
 /// The `ENV` of the image.
@@ -72,7 +98,8 @@ pub(crate) fn compose() -> Vec<Container> {
     found
 }
 
-fn yaml(path: &str) -> Value {
+/// A YAML file with what it merges into its mappings.
+pub(crate) fn yaml(path: &str) -> Value {
     let mut whole: Value = serde_yaml_ng::from_str(&read(path)).unwrap();
     whole.apply_merge().unwrap();
     whole
@@ -92,6 +119,7 @@ fn service_of_compose(name: &Value, service: &Value) -> Container {
         before_stop: Duration::ZERO,
         stop_after: Duration::from_secs(stop_after.trim_end_matches('s').parse().unwrap()),
         ports: ports.map(|port| word(port).rsplit(':').next().unwrap().parse().unwrap()).collect(),
+        memory: bytes(&word(&service["mem_limit"])),
     }
 }
 
@@ -108,25 +136,33 @@ fn with_defaults(text: &str) -> String {
     whole
 }
 
-/// The Deployments and Jobs of the Kustomize base, with the settings that all of them are given.
+/// The Deployments and Jobs of the Kustomize base, with the settings that all of them are given; then the same with what
+/// the overlays set.
 pub(crate) fn manifests() -> Vec<Container> {
-    let settings = image().into_iter().chain(settings(&read(&format!("{MANIFESTS}/settings.env"))));
-    let settings: BTreeMap<_, _> = settings.collect();
-    let mut found = Vec::new();
+    let base = settings(&read(&format!("{MANIFESTS}/settings.env")));
+    let mut pods = Vec::new();
     for entry in std::fs::read_dir(root().join(MANIFESTS)).unwrap() {
-        let path = entry.unwrap().path();
-        let is_patch = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("every-"));
-        if is_patch || path.extension().is_none_or(|e| e != "yaml") {
-            continue;
-        }
-        for document in serde_yaml_ng::Deserializer::from_str(&std::fs::read_to_string(&path).unwrap()) {
-            let document = Value::deserialize(document).unwrap();
-            if matches!(document["kind"].as_str(), Some("Deployment" | "Job")) {
-                found.push(pod(&document, settings.clone()));
-            }
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.starts_with("every-") && name.ends_with(".yaml") {
+            pods.extend(documents(&format!("{MANIFESTS}/{name}")));
         }
     }
+    pods.retain(|document| matches!(document["kind"].as_str(), Some("Deployment" | "Job")));
+    let mut found = Vec::new();
+    for file in [MANIFESTS, PRODUCTION, SINGLE_NODE] {
+        let settings = image().into_iter().chain(base.clone()).chain(literals(file));
+        let settings: BTreeMap<_, _> = settings.collect();
+        found.extend(pods.iter().map(|document| pod(file, document, settings.clone())));
+    }
     found
+}
+
+/// The settings that a kustomization gives itself.
+fn literals(folder: &str) -> Vec<(String, String)> {
+    let kustomization = yaml(&format!("{folder}/kustomization.yaml"));
+    let generators = kustomization["configMapGenerator"].as_sequence().into_iter().flatten();
+    let literals = generators.flat_map(|generator| generator["literals"].as_sequence().into_iter().flatten());
+    literals.flat_map(|literal| settings(literal.as_str().unwrap())).collect()
 }
 
 fn settings(text: &str) -> Vec<(String, String)> {
@@ -134,7 +170,7 @@ fn settings(text: &str) -> Vec<(String, String)> {
     lines.map(|line| line.split_once('=').unwrap()).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
 }
 
-fn pod(document: &Value, mut variables: BTreeMap<String, String>) -> Container {
+fn pod(file: &'static str, document: &Value, mut variables: BTreeMap<String, String>) -> Container {
     let spec = &document["spec"]["template"]["spec"];
     let container = &spec["containers"][0];
     for variable in container["env"].as_sequence().into_iter().flatten() {
@@ -145,17 +181,18 @@ fn pod(document: &Value, mut variables: BTreeMap<String, String>) -> Container {
     ports.iter_mut().for_each(|port| *port = &port["containerPort"]);
     ports.push(&container["readinessProbe"]["grpc"]["port"]);
     Container {
-        file: MANIFESTS,
+        file,
         name: word(&document["metadata"]["name"]),
         variables,
         before_stop: seconds(&container["lifecycle"]["preStop"]["sleep"]["seconds"]),
         stop_after: seconds(&spec["terminationGracePeriodSeconds"]),
         ports: ports.iter().filter_map(|port| port.as_u64()?.try_into().ok()).collect(),
+        memory: bytes(&word(&container["resources"]["limits"]["memory"])),
     }
 }
 
 /// A scalar as text; where nothing is set in the environment.
-fn word(value: &Value) -> String {
+pub(crate) fn word(value: &Value) -> String {
     match value {
         Value::String(text) => with_defaults(text),
         Value::Null => String::new(),

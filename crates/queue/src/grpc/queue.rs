@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use posthorn_api::error::{invalid, unavailable};
+use posthorn_api::key::Scope;
 use posthorn_api::queue::v1::queue_service_server::QueueService;
 use posthorn_api::queue::v1::{
     AgeCount, BounceRequest, BounceResponse, DestinationStats, Filter, HoldRequest, HoldResponse,
@@ -18,6 +19,7 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::callers::Callers;
 use crate::error::failed;
 use crate::hub::Hub;
 use crate::message::{Place, Recipient, State};
@@ -32,6 +34,7 @@ const RECIPIENTS_LISTED: i64 = 10;
 /// Serves operators.
 pub(crate) struct Queue {
     pub(crate) hub: Arc<Hub>,
+    pub(crate) callers: Callers,
 }
 
 #[tonic::async_trait]
@@ -40,7 +43,7 @@ impl QueueService for Queue {
         &self,
         request: Request<ListMessagesRequest>,
     ) -> Result<Response<ListMessagesResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.admitted(request).await?;
         let condition = request.filter.map_or_else(|| Ok(Condition::default()), condition)?;
         let size = if request.page_size == 0 { 100 } else { request.page_size.min(1000) };
         let after = match request.page_token.as_str() {
@@ -66,7 +69,7 @@ impl QueueService for Queue {
         &self,
         request: Request<ShowMessageRequest>,
     ) -> Result<Response<ShowMessageResponse>, Status> {
-        let id: MessageId = parse_field("message_id", &request.into_inner().message_id)?;
+        let id: MessageId = parse_field("message_id", &self.admitted(request).await?.message_id)?;
         let mut connection = self.hub.pool.acquire().await.map_err(failed)?;
         let message = spool::load::messages(&mut connection, &[id]).await.map_err(failed)?.remove(&id);
         let Some(message) = message else {
@@ -78,22 +81,22 @@ impl QueueService for Queue {
     }
 
     async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldResponse>, Status> {
-        let messages = self.operate(request.into_inner().target, &Operation::Hold).await?;
+        let messages = self.operate(self.admitted(request).await?.target, &Operation::Hold).await?;
         Ok(Response::new(HoldResponse { messages }))
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
-        let messages = self.operate(request.into_inner().target, &Operation::Release).await?;
+        let messages = self.operate(self.admitted(request).await?.target, &Operation::Release).await?;
         Ok(Response::new(ReleaseResponse { messages }))
     }
 
     async fn retry(&self, request: Request<RetryRequest>) -> Result<Response<RetryResponse>, Status> {
-        let messages = self.operate(request.into_inner().target, &Operation::Retry).await?;
+        let messages = self.operate(self.admitted(request).await?.target, &Operation::Retry).await?;
         Ok(Response::new(RetryResponse { messages }))
     }
 
     async fn bounce(&self, request: Request<BounceRequest>) -> Result<Response<BounceResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.admitted(request).await?;
         let reason = optional_text(request.reason).unwrap_or_else(|| "given up by the operator".into());
         let operation = Operation::Bounce { silent: request.silent, reason };
         let messages = self.operate(request.target, &operation).await?;
@@ -101,7 +104,7 @@ impl QueueService for Queue {
     }
 
     async fn suspend(&self, request: Request<SuspendRequest>) -> Result<Response<SuspendResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.admitted(request).await?;
         let destinations = self.destinations(&request.destination).await?;
         let (pool, name) = (&self.hub.pool, request.destination.as_str());
         spool::admin::suspend(pool, name, &destinations, &request.reason).await.map_err(failed)?;
@@ -113,7 +116,7 @@ impl QueueService for Queue {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
-        let request = request.into_inner();
+        let request = self.admitted(request).await?;
         let destinations = self.destinations(&request.destination).await?;
         // The schedule first: should it be away, the suspension is not forgotten half.
         for destination in &destinations {
@@ -127,7 +130,7 @@ impl QueueService for Queue {
 
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         let now = OffsetDateTime::now_utc();
-        let limit = match request.into_inner().destinations {
+        let limit = match self.admitted(request).await?.destinations {
             0 => 20,
             limit => limit.min(10_000),
         };
@@ -167,6 +170,10 @@ impl QueueService for Queue {
 }
 
 impl Queue {
+    async fn admitted<T>(&self, request: Request<T>) -> Result<T, Status> {
+        self.callers.admitted(request, Scope::Queue).await
+    }
+
     async fn operate(&self, target: Option<Target>, operation: &Operation) -> Result<u64, Status> {
         let condition = match target.and_then(|target| target.target) {
             None => return Err(invalid("target", "is missing")),

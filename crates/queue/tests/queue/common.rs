@@ -61,7 +61,7 @@ impl Stores {
         let process = Process::new(CancellationToken::new(), None);
         let task = tokio::spawn(posthorn_queue::run(config, process.clone()));
         let ready = process.ready.clone();
-        until("the queue to be ready", LIMIT, async || ready.is_ready().then_some(())).await;
+        until("the queue to be ready", LIMIT, async || ready.missing().is_empty().then_some(())).await;
         let channel = posthorn_service::connect(&format!("http://127.0.0.1:{grpc}")).expect("a URL");
         Queue { process, task, channel }
     }
@@ -70,6 +70,11 @@ impl Stores {
     pub(crate) async fn count(&self, table: &'static str) -> i64 {
         let statement = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
         sqlx::query_scalar(statement).fetch_one(&self.pool).await.expect("the table can be counted")
+    }
+
+    /// Does something to the tables, as their owner.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.pool).await.expect("the statement is good");
     }
 
     /// Waits until nothing is owed any more.

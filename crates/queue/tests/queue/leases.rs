@@ -126,6 +126,11 @@ async fn mail_is_accepted_while_redis_is_away_and_goes_on_when_it_is_back() {
     let gone = std::mem::replace(&mut stores.redis, posthorn_testkit::stores::redis().await);
     tokio::task::spawn_blocking(move || gone.crash()).await.unwrap();
     queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    // It says what it misses, and is ready all the same: who has mail must find it.
+    let ready = queue.process.ready.clone();
+    until("the word of it", LIMIT, async || ready.missing().iter().any(|(n, _)| *n == "redis").then_some(()))
+        .await;
+    assert!(ready.is_ready());
     let path = dir.path().to_owned();
     let back = tokio::task::spawn_blocking(move || posthorn_stores::Redis::start(&path, port)).await.unwrap();
     let mut router = queue.worker(WorkKind::Route, 1, 10).await;
@@ -180,6 +185,32 @@ async fn what_is_given_back_again_and_again_is_not_set_aside() {
     }
     let batch = router.batch().await;
     router.route(&batch, local).await;
+    drop(router);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_cannot_be_read_counts_neither_for_nor_against_a_message() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.lease.poison_after", "2"), ("queue.lease.orphaned", "50ms")]).await;
+    queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    let mut dies = queue.worker(WorkKind::Route, 1, 10).await;
+    dies.batch().await;
+    drop(dies);
+    stores.execute("ALTER TABLE spool.recipient RENAME TO elsewhere").await;
+    // Leased again and again, and never given out.
+    let mut dies = queue.worker(WorkKind::Route, 1, 10).await;
+    dies.nothing(Duration::from_secs(1)).await;
+    stores.execute("ALTER TABLE spool.elsewhere RENAME TO recipient").await;
+    dies.batch().await;
+    drop(dies);
+    // Two leases came to nothing: that is enough.
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    until("it to be set aside", LIMIT, async || {
+        (stores.count("spool.message WHERE poison").await == 1).then_some(())
+    })
+    .await;
+    router.nothing(Duration::from_millis(300)).await;
     drop(router);
     queue.stop().await;
 }

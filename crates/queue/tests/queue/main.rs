@@ -2,6 +2,7 @@
 
 mod a_message_travels;
 mod accepts;
+mod asks_for_a_key;
 mod carries_many;
 mod common;
 mod expands;

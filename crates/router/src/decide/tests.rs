@@ -299,12 +299,14 @@ fn what_is_accepted_is_what_may_be_delivered() {
                 Err(keys) => keys.iter().for_each(|key| world.answer(key, &mut known)),
             }
         };
-        let got = match acceptance {
-            Acceptance::Ours { .. } => "ours".into(),
-            Acceptance::Relay => "relay".into(),
-            Acceptance::Refused(status) => format!("{} {}", status.code(), status.enhanced()),
+        let got = match acceptance.verdict {
+            Verdict::Ours => "ours".into(),
+            Verdict::Relay => "relay".into(),
+            Verdict::Refused(status) => format!("{} {}", status.code(), status.enhanced()),
         };
         assert_eq!(got, want, "{recipient}");
+        let is_in_ours = matches!(known.domains.values().next(), Some(Some(_)));
+        assert!(acceptance.tenant_id.is_some() || !is_in_ours, "{recipient}: whose domain it is");
         assert!(known.destinations.is_empty() && known.routes.is_empty(), "only the directory is asked");
     }
 }

@@ -1,6 +1,6 @@
 //! The look-ups of the routing decision: many keys in one statement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use posthorn_mail::Domain;
@@ -138,6 +138,16 @@ pub(crate) async fn account(pool: &PgPool, account_id: Uuid) -> Result<AccountRo
          WHERE account.account_id = $1",
     );
     Ok(row.bind(account_id).fetch_one(pool).await?)
+}
+
+/// Those of these accounts that there are.
+pub(crate) async fn existing(pool: &PgPool, accounts: &[Uuid]) -> Result<HashSet<Uuid>, Error> {
+    let found: Vec<Uuid> =
+        sqlx::query_scalar("SELECT account_id FROM directory.accounts WHERE account_id = ANY($1)")
+            .bind(accounts)
+            .fetch_all(pool)
+            .await?;
+    Ok(found.into_iter().collect())
 }
 
 fn stored_domain(text: &str) -> Result<Domain, Error> {

@@ -31,7 +31,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// The request, if its caller may make it.
     async fn allow<T>(&self, request: Request<T>) -> Result<T, Status> {
-        self.callers.allow(&self.router, request.metadata(), request.remote_addr()).await?;
+        self.callers.allow(&self.router, &request).await?;
         Ok(request.into_inner())
     }
 }

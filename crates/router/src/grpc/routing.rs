@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthorn_api::error::{invalid, status};
+use posthorn_api::error::invalid;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_server::RoutingService;
 use posthorn_mail::Address;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{failed, field};
-use crate::decide::Acceptance;
+use crate::decide::{Acceptance, Verdict};
 use crate::directory::lookup;
 use crate::known::{Entry, MailboxName};
 use crate::mx::Server;
@@ -20,6 +20,8 @@ use crate::router::{Resolved, Router};
 
 /// How many recipients a Verify may have.
 const RECIPIENTS: usize = 10_000;
+/// How many accounts may be asked about at once.
+const ACCOUNTS: usize = 10_000;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Routing {
@@ -44,7 +46,9 @@ impl RoutingService for Routing {
         let mut accepted = accepted.into_iter();
         let results = parsed.iter().map(|address| {
             let acceptance = address.as_ref().and_then(|_| accepted.next());
-            verified(acceptance.unwrap_or_else(|| Acceptance::Refused(refusal::malformed())))
+            verified(
+                acceptance.unwrap_or_else(|| Acceptance::nowhere(Verdict::Refused(refusal::malformed()))),
+            )
         });
         Ok(Response::new(wire::VerifyResponse { results: results.collect() }))
     }
@@ -80,15 +84,27 @@ impl RoutingService for Routing {
         Ok(Response::new(found))
     }
 
+    async fn accounts_exist(
+        &self,
+        request: Request<wire::AccountsExistRequest>,
+    ) -> Result<Response<wire::AccountsExistResponse>, Status> {
+        let asked = request.into_inner().account_ids;
+        if asked.len() > ACCOUNTS {
+            return Err(invalid("account_ids", format!("has more than {ACCOUNTS} ids")));
+        }
+        let asked: Vec<Uuid> =
+            asked.iter().map(|id| account_id("account_ids", id)).collect::<Result<_, _>>()?;
+        let known = lookup::existing(&self.router.pool, &asked).await.map_err(|e| failed("accounts", e))?;
+        let exist = asked.iter().map(|id| known.contains(id)).collect();
+        Ok(Response::new(wire::AccountsExistResponse { exist }))
+    }
+
     async fn verify_key(
         &self,
         request: Request<wire::VerifyKeyRequest>,
     ) -> Result<Response<wire::VerifyKeyResponse>, Status> {
         let key = self.router.key(&request.get_ref().key).await.map_err(|error| failed("key", error))?;
-        let Some(key) = key else {
-            let text = "the API key is unknown, expired or revoked";
-            return Err(status(Code::Unauthenticated, "KEY_UNKNOWN", text));
-        };
+        let key = key.ok_or_else(posthorn_api::key::refused)?;
         let left = key.expires_at.map_or(Duration::MAX, |at| {
             Duration::try_from(at - time::OffsetDateTime::now_utc()).unwrap_or_default()
         });
@@ -114,7 +130,7 @@ impl Routing {
     }
 
     async fn mailbox_by_id(&self, id: &[u8]) -> Result<wire::ResolveMailboxResponse, Status> {
-        let id = Uuid::from_slice(id).map_err(|_| invalid("account_id", "is no UUID of 16 bytes"))?;
+        let id = account_id("account_id", id)?;
         let row = lookup::account(&self.router.pool, id)
             .await
             .map_err(|error| failed(&format!("account {id}"), error))?;
@@ -123,6 +139,10 @@ impl Routing {
         let quota = u64::try_from(row.quota_bytes).unwrap_or_default();
         Ok(mailbox(row.account_id, &name, &row.tenant_id, quota))
     }
+}
+
+fn account_id(field: &str, bytes: &[u8]) -> Result<Uuid, Status> {
+    Uuid::from_slice(bytes).map_err(|_| invalid(field, "is no UUID of 16 bytes"))
 }
 
 fn mailbox(id: Uuid, name: &MailboxName, tenant_id: &str, quota_bytes: u64) -> wire::ResolveMailboxResponse {
@@ -136,14 +156,14 @@ fn mailbox(id: Uuid, name: &MailboxName, tenant_id: &str, quota_bytes: u64) -> w
 
 fn verified(acceptance: Acceptance) -> wire::VerifyResult {
     use wire::verify_result::Result as Wire;
-    let result = match acceptance {
-        Acceptance::Ours { tenant_id } => {
-            Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.to_string() })
-        }
-        Acceptance::Relay => Wire::Relay(wire::RelayRecipient {}),
-        Acceptance::Refused(status) => Wire::Refused(status.into()),
+    let Acceptance { tenant_id, verdict } = acceptance;
+    let tenant_id = tenant_id.as_deref().unwrap_or_default().to_owned();
+    let result = match verdict {
+        Verdict::Ours => Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.clone() }),
+        Verdict::Relay => Wire::Relay(wire::RelayRecipient {}),
+        Verdict::Refused(status) => Wire::Refused(status.into()),
     };
-    wire::VerifyResult { result: Some(result) }
+    wire::VerifyResult { result: Some(result), tenant_id }
 }
 
 fn host_of(server: Server) -> wire::Host {

@@ -145,6 +145,15 @@ async fn an_account_changes_and_its_password_is_hashed() {
     assert_eq!(by_address.address, created.address);
     let nobody = resolved(Mailbox::Address("nobody@example.test".into()));
     assert_eq!(code(router.routing.resolve_mailbox(nobody).await), Code::NotFound);
+
+    let exist = |account_ids| routing::AccountsExistRequest { account_ids };
+    let ids = vec![vec![7; 16].into(), by_address.account_id.clone(), vec![8; 16].into()];
+    let answer = router.routing.accounts_exist(exist(ids)).await.unwrap().into_inner();
+    assert_eq!(answer.exist, [false, true, false]);
+    let broken = router.routing.accounts_exist(exist(vec![vec![7; 5].into()])).await;
+    assert_eq!(code(broken), Code::InvalidArgument);
+    let too_many = router.routing.accounts_exist(exist(vec![vec![7; 16].into(); 10_001])).await;
+    assert_eq!(code(too_many), Code::InvalidArgument);
     router.stop().await;
 }
 

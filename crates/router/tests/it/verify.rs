@@ -54,3 +54,15 @@ async fn an_unknown_user_is_known_once_created() {
     assert_eq!(verify(&mut router, &["PostMaster@example.test"]).await, ["local default"]);
     router.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_a_domain_is_does_not_depend_on_the_user() {
+    let dns = Dns::start().await;
+    let mut router = Router::with_users(&dns, &[]).await;
+    let recipients = ["alice@example.test", "nobody@example.test", "someone@example.net", "no address"];
+    let request = wire::VerifyRequest { recipients: recipients.map(str::to_owned).into() };
+    let results = router.routing.verify(request).await.unwrap().into_inner().results;
+    let tenants: Vec<&str> = results.iter().map(|result| result.tenant_id.as_str()).collect();
+    assert_eq!(tenants, ["default", "default", "", ""]);
+    router.stop().await;
+}

@@ -96,7 +96,7 @@ async fn a_lease_is_extended_while_the_dns_is_slow() {
 async fn a_lost_stream_is_opened_again() {
     let dns = Dns::start().await;
     let (router, queue, worker) = connected(&dns, &[]).await;
-    wait::until("readiness", LIMIT, async || router.process.ready.is_ready().then_some(())).await;
+    tokio::time::timeout(LIMIT, router.process.ready.complete()).await.unwrap();
     drop(worker);
     let mut worker = queue.worker().await;
     worker.give("t", &[&["alice@example.test"]]);
@@ -162,6 +162,15 @@ async fn what_is_decided_while_the_queue_is_away_is_reported_when_it_is_back() {
     drop(worker);
     let mut worker = queue.worker().await;
     assert_eq!(decisions(&worker.report().await), ["x@slow.example 451 4.4.3"]);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_queue_it_is_ready_and_says_what_it_waits_for() {
+    let router = Router::start(&database().await, &[]).await;
+    assert!(router.process.ready.is_ready());
+    let missing = router.process.ready.missing();
+    assert_eq!(missing.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["queue"]);
     router.stop().await;
 }
 

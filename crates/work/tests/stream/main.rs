@@ -1,9 +1,12 @@
-//! The work stream, against a queue of the test's own.
+//! The work streams, against queues of the test's own.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
 mod queue;
+mod replicas;
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use posthorn_api::work::v1::work_request::Request;
@@ -11,7 +14,7 @@ use posthorn_api::work::v1::{Report, WorkKind};
 use posthorn_service::{Process, Readiness};
 use posthorn_testkit::wait;
 use posthorn_work::{Batch, Held, Leased, Work};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -30,7 +33,7 @@ impl Work for Hands {
     }
 
     fn ask(&self, held: Held) -> u32 {
-        3 - (held.batches + held.asked)
+        3_u32.saturating_sub(held.batches + held.asked)
     }
 
     fn begin(&mut self, batch: Batch) {
@@ -40,6 +43,8 @@ impl Work for Hands {
 
 struct Worker {
     begun: mpsc::UnboundedReceiver<Leased>,
+    /// The queue's replicas, as the DNS shows them.
+    dns: watch::Sender<HashSet<SocketAddr>>,
     shutdown: CancellationToken,
     patience: CancellationToken,
     ready: Readiness,
@@ -47,6 +52,27 @@ struct Worker {
 }
 
 impl Worker {
+    /// A worker of these.
+    fn of(queues: &[&Queue]) -> Self {
+        let (hands, begun) = mpsc::unbounded_channel();
+        let (shutdown, patience) = (CancellationToken::new(), CancellationToken::new());
+        let ready = Process::new(shutdown.clone(), None).ready;
+        let need = ready.need("queue");
+        let (dns, replicas) = watch::channel(HashSet::new());
+        let tokens = (shutdown.clone(), patience.clone());
+        let running = tokio::spawn(async move {
+            posthorn_work::run(Hands(hands), replicas, &need, tokens.0, tokens.1).await;
+        });
+        let worker = Self { begun, dns, shutdown, patience, ready, running };
+        worker.sees(queues);
+        worker
+    }
+
+    /// The DNS shows these.
+    fn sees(&self, queues: &[&Queue]) {
+        self.dns.send_replace(queues.iter().map(|queue| queue.address).collect());
+    }
+
     async fn next(&mut self) -> Leased {
         tokio::time::timeout(LIMIT, self.begun.recv()).await.expect("work comes in time").unwrap()
     }
@@ -54,23 +80,19 @@ impl Worker {
     async fn ends(self) {
         tokio::time::timeout(LIMIT, self.running).await.expect("the worker ends in time").unwrap();
     }
+
+    fn misses_the_queue(&self) -> bool {
+        self.ready.missing().iter().any(|(name, _)| *name == "queue")
+    }
 }
 
 /// A worker and its first stream, past the first credit.
 async fn start() -> (Worker, Queue, Stream) {
     let mut queue = Queue::start().await;
-    let (hands, begun) = mpsc::unbounded_channel();
-    let (shutdown, patience) = (CancellationToken::new(), CancellationToken::new());
-    let ready = Process::new(shutdown.clone(), None).ready;
-    let need = ready.need("queue");
-    let channel = posthorn_service::connect(&queue.url).unwrap();
-    let tokens = (shutdown.clone(), patience.clone());
-    let running = tokio::spawn(async move {
-        posthorn_work::run(Hands(hands), channel, &need, tokens.0, tokens.1).await;
-    });
+    let worker = Worker::of(&[&queue]);
     let mut stream = queue.stream().await;
     assert_eq!(stream.credit().await, 3);
-    (Worker { begun, shutdown, patience, ready, running }, queue, stream)
+    (worker, queue, stream)
 }
 
 fn tokens(report: &Report) -> Vec<&[u8]> {
@@ -154,6 +176,7 @@ async fn outcomes_found_while_the_queue_is_away_are_told_when_it_is_back() {
     while found.len() < 2 {
         match stream.next().await {
             Some(Request::Report(report)) => found.extend(report.items),
+            Some(Request::Extend(extend)) => assert_eq!(extend.tokens.len(), 2),
             // Two batches are still held.
             Some(Request::Credit(credit)) => assert_eq!(credit.batches, 1),
             other => panic!("{other:?}"),

@@ -1,5 +1,6 @@
-//! A queue of the test's own: it gives what the test says, and the test hears what the worker says.
+//! Queues of the test's own: they give what the test says, and the test hears what the worker says.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Queue {
-    pub(crate) url: String,
+    pub(crate) address: SocketAddr,
     streams: mpsc::UnboundedReceiver<Stream>,
 }
 
@@ -46,11 +47,11 @@ impl WorkService for Service {
 impl Queue {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let (tell, streams) = mpsc::unbounded_channel();
         let server = tonic::transport::Server::builder().add_service(WorkServiceServer::new(Service(tell)));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { url, streams }
+        Self { address, streams }
     }
 
     /// The next stream, past its Hello.
@@ -60,6 +61,11 @@ impl Queue {
         let Some(Asked::Hello(hello)) = stream.next().await else { panic!("it begins with no Hello") };
         assert_eq!((hello.kind(), hello.max_batch), (wire::WorkKind::Local, 10));
         stream
+    }
+
+    /// Whether a stream was begun that nobody has asked for yet.
+    pub(crate) fn has_another(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// No more streams are taken.

@@ -4,6 +4,7 @@ mod queue;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use posthorn_api::work::v1::{Batch, Item, ItemRecipient, LocalTarget};
 use posthorn_local_delivery::Config;
 use posthorn_mail::MessageId;
 use posthorn_service::{Channel, Process};
-use posthorn_testkit::{stores, wait};
+use posthorn_testkit::stores;
 use sqlx::PgPool;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +100,35 @@ impl World {
         let id = Uuid::now_v7();
         self.router.accounts.lock().unwrap().insert(address.to_owned(), (id, quota));
         id
+    }
+
+    /// Deletes the account of this address.
+    pub(crate) fn delete_account(&self, address: &str) -> Uuid {
+        self.router.accounts.lock().unwrap().remove(address).expect("there is such an account").0
+    }
+
+    /// Brings an account back.
+    pub(crate) fn restore_account(&self, address: &str, id: Uuid) {
+        self.router.accounts.lock().unwrap().insert(address.to_owned(), (id, 0));
+    }
+
+    /// How the router answers which accounts there are, from now on.
+    pub(crate) fn router_is(&self, mood: Mood) {
+        *self.router.mood.lock().unwrap() = mood;
+    }
+
+    /// Waits until the router has been asked so often more which accounts there are, or whose a key is.
+    pub(crate) async fn until_asked(&self, times: u32) {
+        let until = self.router.asked.load(Ordering::SeqCst) + times;
+        wait::until("the router to be asked", LIMIT, async || {
+            (self.router.asked.load(Ordering::SeqCst) >= until).then_some(())
+        })
+        .await;
+    }
+
+    /// The key is good no longer.
+    pub(crate) fn revoke_key(&self) {
+        self.router.revoked.store(true, Ordering::SeqCst);
     }
 
     /// Puts a content into the store, as the queue does at acceptance.
@@ -192,8 +222,9 @@ impl Service {
         let stop = CancellationToken::new();
         let process = Process::new(stop.clone(), None);
         let run = tokio::spawn(posthorn_local_delivery::run(config, process.clone()));
-        wait::until("local-delivery to be ready", LIMIT, async || process.ready.is_ready().then_some(()))
-            .await;
+        tokio::time::timeout(LIMIT, process.ready.complete())
+            .await
+            .expect("it has what it waits for in time");
         Self { stop, grpc, run }
     }
 
@@ -258,6 +289,21 @@ fn free_address() -> SocketAddr {
 #[derive(Clone, Default)]
 struct Router {
     accounts: Arc<Mutex<HashMap<String, (Uuid, u64)>>>,
+    mood: Arc<Mutex<Mood>>,
+    /// How often it was asked which accounts there are, or whose a key is.
+    asked: Arc<AtomicU32>,
+    revoked: Arc<AtomicBool>,
+}
+
+/// How the router answers which accounts there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Mood {
+    #[default]
+    Good,
+    /// It does not answer.
+    Away,
+    /// It answers for some alone.
+    Partial,
 }
 
 #[tonic::async_trait]
@@ -278,6 +324,22 @@ impl RoutingService for Router {
         Ok(Response::new(routing::ResolveMailboxResponse { account_id, address, tenant_id, quota_bytes }))
     }
 
+    async fn accounts_exist(
+        &self,
+        request: Request<routing::AccountsExistRequest>,
+    ) -> Result<Response<routing::AccountsExistResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let accounts = self.accounts.lock().unwrap();
+        let is_known = |id: &Bytes| accounts.values().any(|(known, _)| known.as_bytes()[..] == id[..]);
+        let mut exist: Vec<bool> = request.into_inner().account_ids.iter().map(is_known).collect();
+        match *self.mood.lock().unwrap() {
+            Mood::Good => {}
+            Mood::Away => return Err(Status::unavailable("the directory is away")),
+            Mood::Partial => exist.truncate(exist.len() - 1),
+        }
+        Ok(Response::new(routing::AccountsExistResponse { exist }))
+    }
+
     async fn verify(
         &self,
         _: Request<routing::VerifyRequest>,
@@ -296,8 +358,9 @@ impl RoutingService for Router {
         &self,
         request: Request<routing::VerifyKeyRequest>,
     ) -> Result<Response<routing::VerifyKeyResponse>, Status> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let (tenant_id, scope) = match request.into_inner().key.as_str() {
-            KEY => ("default", "mailbox"),
+            KEY if !self.revoked.load(Ordering::SeqCst) => ("default", "mailbox"),
             OTHER_TENANT => ("other", "mailbox"),
             OTHER_SCOPE => ("default", "submit"),
             _ => return Err(Status::unauthenticated("no such key")),
@@ -306,7 +369,7 @@ impl RoutingService for Router {
             key_id: "1".into(),
             tenant_id: tenant_id.into(),
             scopes: vec![scope.into()],
-            cache_for: Some(posthorn_api::duration(LIMIT)),
+            cache_for: Some(posthorn_api::duration(Duration::from_millis(50))),
         }))
     }
 }

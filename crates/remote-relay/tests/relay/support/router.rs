@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use posthorn_api::routing::v1::resolve_destination_response::Result as Answer;
 use posthorn_api::routing::v1::routing_service_server::{RoutingService, RoutingServiceServer};
 use posthorn_api::routing::v1::{
-    Host, Hosts, ResolveDestinationRequest, ResolveDestinationResponse, ResolveMailboxRequest,
-    ResolveMailboxResponse, VerifyKeyRequest, VerifyKeyResponse, VerifyRequest, VerifyResponse,
+    AccountsExistRequest, AccountsExistResponse, Host, Hosts, ResolveDestinationRequest,
+    ResolveDestinationResponse, ResolveMailboxRequest, ResolveMailboxResponse, VerifyKeyRequest,
+    VerifyKeyResponse, VerifyRequest, VerifyResponse,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -60,6 +61,13 @@ impl RoutingService for Router {
         &self,
         _: Request<ResolveMailboxRequest>,
     ) -> Result<Response<ResolveMailboxResponse>, Status> {
+        Err(Status::unimplemented("not for the relay"))
+    }
+
+    async fn accounts_exist(
+        &self,
+        _: Request<AccountsExistRequest>,
+    ) -> Result<Response<AccountsExistResponse>, Status> {
         Err(Status::unimplemented("not for the relay"))
     }
 

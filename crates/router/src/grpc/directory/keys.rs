@@ -2,6 +2,7 @@
 
 use posthorn_api::directory::v1 as wire;
 use posthorn_api::error::invalid;
+use posthorn_api::key::Scope;
 use time::OffsetDateTime;
 use tonic::Status;
 use uuid::Uuid;
@@ -11,8 +12,6 @@ use crate::directory::keys::{self, New, Row};
 use crate::grpc::{failed, field};
 use crate::router::Router;
 use crate::secret;
-
-const SCOPES: [&str; 5] = ["submit", "mailbox", "directory", "queue", "trace"];
 
 pub(crate) async fn create(
     router: &Router,
@@ -66,8 +65,9 @@ fn scopes(mut scopes: Vec<String>) -> Result<Vec<String>, Status> {
     if scopes.is_empty() {
         return Err(invalid("key.scopes", "is empty"));
     }
-    match scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
-        Some(scope) => Err(invalid("key.scopes", format!("{scope:?} is none of {}", SCOPES.join(", ")))),
+    let known = Scope::ALL.map(Scope::name);
+    match scopes.iter().find(|scope| !known.contains(&scope.as_str())) {
+        Some(scope) => Err(invalid("key.scopes", format!("{scope:?} is none of {}", known.join(", ")))),
         None => Ok(scopes),
     }
 }
