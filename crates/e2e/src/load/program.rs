@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_api::error::reason;
+use posthorn_api::error::{is_temporary, reason};
 use posthorn_api::mail::v1::{Envelope, Notify, Recipient};
 use posthorn_api::submission::v1::submission_service_client::SubmissionServiceClient;
 use posthorn_api::submission::v1::{SubmitRequest, submit_request};
@@ -67,9 +67,7 @@ async fn submit(service: &mut SubmissionServiceClient<Channel>, request: &Submit
 fn refusal(status: &Status) -> Answer {
     match reason(status).as_deref() {
         None | Some("OUTCOME_UNKNOWN") => Answer::Unknown,
-        Some("REFUSED_FOR_NOW" | "QUEUE_FULL" | "QUEUE_AWAY" | "ROUTER_AWAY") => {
-            Answer::NotNow(status.to_string())
-        }
+        Some(_) if is_temporary(status) => Answer::NotNow(status.to_string()),
         Some(_) => Answer::Refused(status.to_string()),
     }
 }
