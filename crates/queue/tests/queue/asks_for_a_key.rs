@@ -73,8 +73,8 @@ impl RoutingService for Router {
 
 async fn start(stores: &Stores, trusted: &str) -> (Queue, Router) {
     let router = Router::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
     let server = tonic::transport::Server::builder().add_service(RoutingServiceServer::new(router.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let settings = [
@@ -88,7 +88,9 @@ async fn start(stores: &Stores, trusted: &str) -> (Queue, Router) {
 fn with_key<T>(message: T, key: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(key) = key {
-        request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {key}").parse().expect("a key is text"));
     }
     request
 }
