@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::storm::{Setup, Storm};
 
-const HARM: Duration = Duration::from_secs(3);
+const HARM: Duration = Duration::from_millis(2500);
 /// Less than that: what is held back is held back for longer than anyone waits.
 const SETTINGS: &[&str] = &[
     "queue.database.statement_timeout=2s",
