@@ -33,7 +33,7 @@ test: tools manifests ## Run every test
 	$(CARGO) build --bin posthorn
 	$(CARGO) test --workspace
 
-chaos: tools ## Kill, cut, stop and fill up everything under load, and account for every message (15 min)
+chaos: tools ## Kill, cut, stop and fill up everything under load, and account for every message (20 min)
 	@deploy/install-stores libfaketime
 	$(CARGO) build --bin posthorn
 	$(CARGO) test --workspace --test chaos -- --test-threads=1 --nocapture

@@ -42,9 +42,9 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts one in an internet whose relay meets `remote` behind a proxy; `postgres` is where Postgres keeps its
-    /// files, if not beside the rest.
-    pub async fn start(internet: &Internet, postgres: Option<&Path>, set: &[(&str, &str)]) -> Result<Self> {
+    /// Starts one in an internet. `postgres` is where Postgres keeps its files, if not beside the rest; `set` are
+    /// settings, `queue.lease.length=3s`.
+    pub async fn start(internet: &Internet, postgres: Option<&Path>, set: &[&str]) -> Result<Self> {
         let mut data = tempfile::Builder::new().prefix("posthorn-chaos-").tempdir()?;
         data.disable_cleanup(std::env::var_os("POSTHORN_E2E_KEEP").is_some());
         let (postgres_port, redis_port) = (free_port()?, free_port()?);
@@ -61,7 +61,8 @@ impl Fleet {
             let text = settings::of(service, number, internet, at)?;
             let config = data.path().join(format!("{}.toml", service.replica(number)));
             std::fs::write(&config, text)?;
-            let set = set.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let its_own = |setting: &&&str| setting.split('.').next() == Some(service.section());
+            let set = set.iter().filter(its_own).map(|setting| (*setting).to_owned()).collect();
             replicas.push(Replica::new(service, number, at(service.host(number), 0).ip(), config, set));
         }
         let api = Api {
@@ -94,7 +95,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The domain, accounts and list that [`crate::load`] sends to.
+    /// What [`crate::load`] sends to.
     async fn fill_directory(&self, router: SocketAddr) -> Result<()> {
         let router = format!("http://{router}");
         for arguments in crate::load::DIRECTORY {
@@ -107,7 +108,16 @@ impl Fleet {
             })
             .await;
         }
-        Ok(())
+        crate::load::open_mailboxes(router).await
+    }
+
+    /// What all replicas of a service have counted under a name since their start.
+    pub async fn counted(&self, service: Service, name: &str) -> Result<u64> {
+        let mut sum = 0;
+        for replica in self.replicas.iter().filter(|replica| replica.service == service) {
+            sum += replica.counted(name).await?;
+        }
+        Ok(sum)
     }
 
     /// Waits until every replica that runs says that it is ready.

@@ -5,6 +5,7 @@ mod api;
 mod blows;
 pub mod fleet;
 mod internet;
+pub mod leftovers;
 mod letter;
 pub mod load;
 mod mailbox;

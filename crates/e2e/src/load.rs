@@ -2,81 +2,51 @@
 
 mod program;
 mod smtp;
+mod to;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
+use posthorn_api::directory::v1::directory_service_client::DirectoryServiceClient;
+use posthorn_api::directory::v1::{Account, CreateAccountRequest};
 use posthorn_testkit::wait;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tonic::Code;
+
+pub use to::To;
 
 use crate::{Api, letter};
 
 /// In a mailbox here, so that a notice would be seen.
 pub const SENDER: &str = "bob@example.test";
 
-/// The arguments of `posthorn ctl` that make the domain, the accounts and the list that messages go to. There must be
-/// a server for `remote.test`, too, which refuses `nobody@remote.test`.
-pub const DIRECTORY: [&[&str]; 4] = [
+/// The arguments of `posthorn ctl` that make the domain, accounts, alias and list that messages go to; [`open_mailboxes`]
+/// makes the rest. There must be a server for `remote.test`, too, which refuses `nobody@remote.test`.
+pub const DIRECTORY: [&[&str]; 5] = [
     &["example"],
     &["account", "create", "carl@example.test"],
     &["account", "create", "dora@example.test"],
+    &["alias", "create", "sales@example.test", "alice@example.test"],
     &["list", "create", "team@example.test", "carl@example.test", "dora@example.test", "eve@remote.test"],
 ];
 
-/// Where a message goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum To {
-    /// A mailbox here.
-    Local,
-    /// A server elsewhere.
-    Remote,
-    /// Both.
-    Mixed,
-    /// A list: two mailboxes here, one address elsewhere.
-    List,
-    /// Nobody: the server elsewhere refuses it for good.
-    Nobody,
-}
-
-impl To {
-    /// Of twenty messages the first few and so on; a client goes through them by turns.
-    const TURNS: [Self; 20] = {
-        use To::{List, Local, Mixed, Nobody, Remote};
-        [
-            Local, Remote, Mixed, Local, Remote, Mixed, List, Local, Remote, Local, Mixed, Local, Remote,
-            Local, List, Remote, Mixed, Nobody, Local, Remote,
-        ]
-    };
-
-    fn recipients(self) -> &'static [&'static str] {
-        match self {
-            Self::Local => &["alice@example.test"],
-            Self::Remote => &["dave@remote.test"],
-            Self::Mixed => &["alice@example.test", "dave@remote.test"],
-            Self::List => &["team@example.test"],
-            Self::Nobody => &["nobody@remote.test"],
-        }
+/// Makes the accounts of [`To::Many`] through a router.
+pub async fn open_mailboxes(router: String) -> Result<()> {
+    let mut directory = DirectoryServiceClient::connect(router).await?;
+    for address in To::Many.mailboxes() {
+        let account = Account { address: address.clone(), ..Default::default() };
+        let request = CreateAccountRequest { account: Some(account), ..Default::default() };
+        // On a busy machine an answer may come too late, to a call that has done its work.
+        wait::until(&format!("the account {address}"), Duration::from_secs(30), async || {
+            match directory.create_account(request.clone()).await {
+                Err(status) if status.code() != Code::AlreadyExists => None,
+                Ok(_) | Err(_) => Some(()),
+            }
+        })
+        .await;
     }
-
-    /// The mailboxes that must have it, once each.
-    pub fn mailboxes(self) -> &'static [&'static str] {
-        match self {
-            Self::Local | Self::Mixed => &["alice@example.test"],
-            Self::List => &["carl@example.test", "dora@example.test"],
-            Self::Remote | Self::Nobody => &[],
-        }
-    }
-
-    /// The addresses elsewhere that must have got it.
-    pub fn elsewhere(self) -> &'static [&'static str] {
-        match self {
-            Self::Remote | Self::Mixed => &["dave@remote.test"],
-            Self::List => &["eve@remote.test"],
-            Self::Local | Self::Nobody => &[],
-        }
-    }
+    Ok(())
 }
 
 /// A message with its answer.
@@ -88,10 +58,19 @@ pub struct Sent {
     pub to: To,
     /// More than 256 KiB, or less.
     pub large: bool,
+    /// By gRPC, not by SMTP.
+    pub by_program: bool,
     /// What became of it.
     pub answer: Answer,
     /// When the answer came.
-    pub at: Instant,
+    pub at: SystemTime,
+}
+
+impl Sent {
+    /// What was handed in.
+    pub fn content(&self) -> Vec<u8> {
+        content(&self.subject, self.large)
+    }
 }
 
 /// What the client knows of a message that it handed in.
@@ -101,13 +80,14 @@ pub enum Answer {
     Accepted(String),
     /// 421, at whatever point.
     Leaving,
-    /// Another 4yz (or UNAVAILABLE where it was surely not kept), or no connection: it is not to come.
+    /// Another 4yz, or a status that says that it was not kept: it is not to come.
     NotNow(String),
     /// 5yz, which nothing here must lead to.
     Refused(String),
-    /// The connection broke before the end of the content.
+    /// The connection broke before the end of the content: it is not to come.
     Broken(String),
-    /// No answer to the end of the content: kept or not, it is to be sent again.
+    /// No answer to the end of the content: kept or not. It is not sent again, so that what came of it can be told: all
+    /// have it, or nobody. (A program asks again under its idempotency key; it is left with this only at the end.)
     Unknown,
 }
 
@@ -154,8 +134,10 @@ impl Load {
         let (sender, sent) = watch::channel(Vec::new());
         let mut tasks = JoinSet::new();
         for client in 0..clients + programs {
-            let run = Client { number: client, pace, stopped: stopped.clone(), sent: sender.clone() };
-            if client < clients {
+            let by_program = client >= clients;
+            let (stopped, sent) = (stopped.clone(), sender.clone());
+            let run = Client { number: client, by_program, pace, stopped, sent };
+            if !by_program {
                 tasks.spawn(smtp::run(run, api.smtp));
             } else {
                 tasks.spawn(program::run(run, api.ingress.clone()));
@@ -196,6 +178,7 @@ impl Load {
 /// What each client knows.
 struct Client {
     number: usize,
+    by_program: bool,
     pace: Pace,
     stopped: watch::Receiver<bool>,
     sent: watch::Sender<Vec<Sent>>,
@@ -205,6 +188,7 @@ struct Client {
 struct Message {
     subject: String,
     to: To,
+    recipients: Vec<String>,
     large: bool,
 }
 
@@ -215,22 +199,30 @@ impl Client {
             let _ = tokio::time::timeout(self.pace.pause, self.stopped.wait_for(|stop| *stop)).await;
         }
         let to = To::TURNS[(number + 7 * self.number) % To::TURNS.len()];
-        let large =
-            self.pace.large > 0 && (number + self.number).is_multiple_of(self.pace.large) && to != To::Nobody;
+        let may_be_large = self.pace.large > 0 && !matches!(to, To::Nobody | To::Many);
+        let large = may_be_large && (number + self.number).is_multiple_of(self.pace.large);
         let subject = format!("load {} {number}", self.number);
-        (!*self.stopped.borrow()).then_some(Message { subject, to, large })
+        let recipients = to.recipients(number);
+        (!*self.stopped.borrow()).then_some(Message { subject, to, recipients, large })
     }
 
     fn note(&self, message: Message, answer: Answer) {
-        let Message { subject, to, large } = message;
-        self.sent.send_modify(|all| all.push(Sent { subject, to, large, answer, at: Instant::now() }));
+        let Message { subject, to, large, .. } = message;
+        let (by_program, at) = (self.by_program, SystemTime::now());
+        self.sent.send_modify(|all| all.push(Sent { subject, to, large, by_program, answer, at }));
     }
 }
 
 impl Message {
     fn content(&self) -> Vec<u8> {
-        let line = "Under load, line after line, so that it goes to the queue as a stream of chunks.\n";
-        let body = if self.large { line.repeat(5000) } else { line.to_owned() };
-        letter(&self.subject, &body)
+        content(&self.subject, self.large)
     }
+}
+
+/// No two lines of any two messages are the same: what is cut, swapped or mixed is seen. The large ones go to the queue
+/// as a stream of chunks.
+fn content(subject: &str, large: bool) -> Vec<u8> {
+    let lines = if large { 7000 } else { 4 };
+    let line = |number| format!("Line {number} of {subject}, which was sent while things broke.\n");
+    letter(subject, &(0..lines).map(line).collect::<String>())
 }

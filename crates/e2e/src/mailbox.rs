@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use posthorn_api::error::is_temporary;
 use posthorn_api::mailbox::v1::get_message_response::Part as Got;
 use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
 use posthorn_api::mailbox::v1::{GetMessageRequest, ListMessagesRequest, MessageSummary, Part};
 use posthorn_testkit::wait;
+use tonic::transport::Channel;
 
 use crate::Api;
 
@@ -22,7 +24,7 @@ pub struct Mail {
 impl Api {
     /// All messages of a mailbox, in all folders.
     pub async fn list(&self, mailbox: &str) -> Result<Vec<MessageSummary>> {
-        let mut client = MailboxServiceClient::connect(self.local_delivery.clone()).await?;
+        let mut client = self.mailboxes().await?;
         let mut request =
             ListMessagesRequest { mailbox: mailbox.into(), page_size: 1000, ..Default::default() };
         let mut messages = Vec::new();
@@ -38,24 +40,31 @@ impl Api {
 
     /// One message's bytes.
     pub async fn read(&self, mailbox: &str, summary: MessageSummary) -> Result<Mail> {
-        let mut client = MailboxServiceClient::connect(self.local_delivery.clone())
-            .await?
-            .max_decoding_message_size(64 << 20);
-        let request = GetMessageRequest {
-            mailbox: mailbox.into(),
-            folder: summary.folder.clone(),
-            uid: summary.uid,
-            part: Part::Raw.into(),
-            ..Default::default()
-        };
-        let mut parts = client.get_message(request).await?.into_inner();
-        let mut raw = Vec::new();
-        while let Some(response) = parts.message().await? {
-            if let Got::Chunk(chunk) = response.part.context("an empty part")? {
-                raw.extend_from_slice(&chunk);
+        let mut client = self.mailboxes().await?;
+        let raw = raw(&mut client, mailbox, &summary).await?;
+        Ok(Mail { summary, raw })
+    }
+
+    /// All messages of a mailbox, and the bytes of each or why they cannot be had; fails when the mailbox is away.
+    pub async fn read_all(
+        &self,
+        mailbox: &str,
+    ) -> Result<Vec<(MessageSummary, Result<Vec<u8>, tonic::Status>)>> {
+        let mut client = self.mailboxes().await?;
+        let mut mails = Vec::new();
+        for summary in self.list(mailbox).await? {
+            let raw = raw(&mut client, mailbox, &summary).await;
+            match raw {
+                Err(status) if is_temporary(&status) => return Err(status.into()),
+                raw => mails.push((summary, raw)),
             }
         }
-        Ok(Mail { summary, raw })
+        Ok(mails)
+    }
+
+    async fn mailboxes(&self) -> Result<MailboxServiceClient<Channel>> {
+        let client = MailboxServiceClient::connect(self.local_delivery.clone()).await?;
+        Ok(client.max_decoding_message_size(64 << 20))
     }
 
     /// Waits until the mailbox holds `count` messages, and reads them.
@@ -81,4 +90,26 @@ impl Api {
         }
         Ok(mails)
     }
+}
+
+async fn raw(
+    client: &mut MailboxServiceClient<Channel>,
+    mailbox: &str,
+    summary: &MessageSummary,
+) -> Result<Vec<u8>, tonic::Status> {
+    let request = GetMessageRequest {
+        mailbox: mailbox.into(),
+        folder: summary.folder.clone(),
+        uid: summary.uid,
+        part: Part::Raw.into(),
+        ..Default::default()
+    };
+    let mut parts = client.get_message(request).await?.into_inner();
+    let mut raw = Vec::new();
+    while let Some(response) = parts.message().await? {
+        if let Some(Got::Chunk(chunk)) = response.part {
+            raw.extend_from_slice(&chunk);
+        }
+    }
+    Ok(raw)
 }

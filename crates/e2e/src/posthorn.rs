@@ -81,6 +81,12 @@ impl Posthorn {
         self.start_again().await
     }
 
+    /// The same with further settings.
+    pub async fn restart_with(&mut self, set: &[&str]) -> Result<()> {
+        self.options.set.extend(set.iter().map(|setting| (*setting).to_owned()));
+        self.restart().await
+    }
+
     /// Starts it on the same data once it was stopped.
     pub async fn start_again(&mut self) -> Result<()> {
         (self.child, self.printed) = launch(&self.options, &self.data, self.offset).await?;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
@@ -45,6 +46,8 @@ struct Zone {
     negative_ttl: u32,
     /// UDP answers are cut to nothing, so that all must be asked again by TCP.
     truncates: bool,
+    /// How long it thinks about every answer by UDP.
+    delay: Duration,
 }
 
 impl Dns {
@@ -71,6 +74,7 @@ impl Dns {
             ttl: 300,
             negative_ttl: 300,
             truncates: false,
+            delay: Duration::ZERO,
         }));
         let address = udp.local_addr()?;
         let mut tasks = JoinSet::new();
@@ -99,6 +103,12 @@ impl Dns {
     /// From now on UDP carries no answers, so that all must be asked for by TCP.
     pub fn truncate(&self) -> &Self {
         self.zone().truncates = true;
+        self
+    }
+
+    /// From now on answers by UDP come so late.
+    pub fn delay(&self, delay: Duration) -> &Self {
+        self.zone().delay = delay;
         self
     }
 
@@ -204,12 +214,21 @@ fn kind(record_type: &str) -> RecordType {
 }
 
 async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
+    let socket = Arc::new(socket);
+    let mut answers = JoinSet::new();
     let mut buffer = vec![0; 4096];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        let answer = lock(&zone).answer(&buffer[..length], false);
-        if let Some(answer) = answer {
+        let (answer, delay) = {
+            let mut zone = lock(&zone);
+            (zone.answer(&buffer[..length], false), zone.delay)
+        };
+        let Some(answer) = answer else { continue };
+        let socket = socket.clone();
+        answers.spawn(async move {
+            tokio::time::sleep(delay).await;
             let _ = socket.send_to(&answer, from).await;
-        }
+        });
+        while answers.try_join_next().is_some() {}
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Flow {
     /// The connections that there are, and new ones, lead nowhere: what is sent is taken and lost, and nobody is told.
     /// They stay so when this ends; new ones do not.
     HalfOpen,
+    /// What the client sends goes through, and what the server answers is lost: what was asked for is done, and nobody
+    /// hears of it. Connections that have lost something stay so when this ends.
+    AnswersLost,
     /// Nobody can connect; see also [`Proxy::cut`].
     Refused,
 }
@@ -123,8 +126,8 @@ async fn serve(client: TcpStream, upstreams: &Upstreams, mut flow: watch::Receiv
         let Some(server) = upstreams.connect().await else { return };
         let _ = server.set_nodelay(true);
         let (mut from_server, mut to_server) = server.into_split();
-        let there = pump(&mut from_client, &mut to_server, flow.clone());
-        let back = pump(&mut from_server, &mut to_client, flow.clone());
+        let there = pump(&mut from_client, &mut to_server, flow.clone(), Direction::There);
+        let back = pump(&mut from_server, &mut to_client, flow.clone(), Direction::Back);
         tokio::select! {
             _ = async { tokio::join!(there, back) } => return,
             _ = flow.wait_for(|flow| *flow == Flow::HalfOpen) => {}
@@ -139,8 +142,19 @@ async fn lose(from: &mut OwnedReadHalf) {
     while matches!(from.read(&mut buffer).await, Ok(1..)) {}
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    There,
+    Back,
+}
+
 /// One direction, and then its end.
-async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut flow: watch::Receiver<Flow>) {
+async fn pump(
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    mut flow: watch::Receiver<Flow>,
+    direction: Direction,
+) {
     let mut buffer = vec![0; 16 << 10];
     loop {
         let slow = match *flow.borrow_and_update() {
@@ -151,6 +165,9 @@ async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut flow: watch
         let Ok(read @ 1..) = from.read(&mut buffer[..most]).await else { break };
         if flow.wait_for(|flow| *flow != Flow::Held).await.is_err() {
             return;
+        }
+        if direction == Direction::Back && *flow.borrow() == Flow::AnswersLost {
+            return lose(from).await;
         }
         if let Some(rate) = slow {
             tokio::time::sleep(Duration::from_secs(1) * read as u32 / rate).await;
@@ -202,6 +219,27 @@ mod tests {
         let mut answer = [0; 5];
         client.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"hello");
+    }
+
+    #[tokio::test]
+    async fn it_loses_answers_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let proxy = Proxy::start("127.0.0.1:0".parse().unwrap(), vec![server]).await.unwrap();
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        proxy.set(Flow::AnswersLost);
+        client.write_all(b"hello").await.unwrap();
+        let mut heard = [0; 5];
+        server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+        server.write_all(b"lost").await.unwrap();
+        let read = timeout(Duration::from_millis(300), client.read(&mut heard)).await;
+        assert!(read.is_err(), "{read:?}");
+        proxy.set(Flow::Passes);
+        server.write_all(b"lost, too").await.unwrap();
+        let read = timeout(Duration::from_millis(300), client.read(&mut heard)).await;
+        assert!(read.is_err(), "{read:?}");
     }
 
     #[tokio::test]

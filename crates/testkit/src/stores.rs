@@ -83,6 +83,21 @@ pub async fn keys(url: &str) -> anyhow::Result<Vec<String>> {
     Ok(keys.into_iter().map(|key| key.escape_ascii().to_string()).collect())
 }
 
+/// Lets a Redis forget all whose names hold both parts; how many that were.
+pub async fn forget(url: &str, parts: [&str; 2]) -> anyhow::Result<usize> {
+    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await?;
+    let holds = |key: &&Vec<u8>| {
+        let key = key.escape_ascii().to_string();
+        parts.iter().all(|part| key.contains(part))
+    };
+    let forgotten: Vec<&Vec<u8>> = keys.iter().filter(holds).collect();
+    if !forgotten.is_empty() {
+        redis::cmd("DEL").arg(&forgotten).query_async::<()>(&mut connection).await?;
+    }
+    Ok(forgotten.len())
+}
+
 /// A Redis of the test's own: it stops when dropped, and the test may flush, stop or crash it.
 pub async fn redis() -> Redis {
     static NEXT: AtomicU32 = AtomicU32::new(0);

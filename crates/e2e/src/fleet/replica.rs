@@ -45,6 +45,15 @@ impl Service {
         format!("{}-{number}", self.name())
     }
 
+    /// What its settings begin with.
+    pub(super) fn section(self) -> &'static str {
+        match self {
+            Self::LocalDelivery => "local_delivery",
+            Self::RemoteRelay => "relay",
+            Self::Queue | Self::Router | Self::Ingress => self.name(),
+        }
+    }
+
     /// The last part of a replica's address.
     pub(super) fn host(self, number: usize) -> u8 {
         10 + 10 * self as u8 + number as u8
@@ -141,6 +150,21 @@ impl Replica {
             timeout(STOP_DEADLINE, child.wait()).await.with_context(|| format!("{self} goes on"))??;
         ensure!(status.success(), "{self} ended with {status}");
         Ok(())
+    }
+
+    /// All that it counts.
+    pub async fn metrics(&self) -> Result<String> {
+        let address = SocketAddr::new(self.address, self.service.http());
+        timeout(Duration::from_secs(2), get(address, "/metrics")).await?
+    }
+
+    /// What it has counted under a name since its start, all labels together.
+    pub async fn counted(&self, name: &str) -> Result<u64> {
+        let metrics = self.metrics().await?;
+        let of_name = metrics.lines().filter_map(|line| line.strip_prefix(name));
+        let values =
+            of_name.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| rest.rsplit(' ').next());
+        Ok(values.filter_map(|value| value.parse::<u64>().ok()).sum())
     }
 
     /// Waits until it says that it misses nothing.

@@ -29,8 +29,8 @@ async fn hand_in(session: &mut Option<SmtpClient>, server: SocketAddr, message: 
     }
     let client = session.as_mut().expect("the envelope went over it");
     if let Err(reason) = client.send(&dot_stuffed(&message.content())).await {
-        // Some of it may lie in buffers, the dot among it.
-        return if message.large { Answer::Broken(reason.to_string()) } else { Answer::Unknown };
+        // The dot is the last of what was to be sent.
+        return Answer::Broken(reason.to_string());
     }
     match client.reply().await {
         Ok(reply) => match queued_as(&reply) {
@@ -56,7 +56,8 @@ async fn envelope(
         commands.push(("EHLO client.test".to_owned(), 250));
     }
     commands.push((format!("MAIL FROM:<{SENDER}>"), 250));
-    commands.extend(message.to.recipients().iter().map(|to| (format!("RCPT TO:<{to}>"), 250)));
+    let notify = if message.to.is_to_be_told() { " NOTIFY=SUCCESS,FAILURE" } else { "" };
+    commands.extend(message.recipients.iter().map(|to| (format!("RCPT TO:<{to}>{notify}"), 250)));
     commands.push(("DATA".to_owned(), 354));
     let client = session.as_mut().expect("it was opened above");
     for (command, code) in commands {

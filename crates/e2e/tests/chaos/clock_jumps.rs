@@ -1,38 +1,22 @@
 //! The clock of the services is set forward and back by an hour while mail flows.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use posthorn_e2e::fleet::Service;
+use posthorn_e2e::account::Leases;
+use posthorn_e2e::fleet::{REPLICAS, Service};
 use tokio::time::sleep;
 
+use crate::clock::Clock;
 use crate::storm::Storm;
-
-/// Of Debian's package `libfaketime`: it tells a process another time of day.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_an_hour() -> Result<()> {
-    if !PathBuf::from(LIBRARY).exists() {
-        println!("SKIPPED: the clock: {LIBRARY} is missing (apt-get install libfaketime)");
-        return Ok(());
-    }
-    let mut storm = Storm::start(None).await?;
-    let clock = storm.fleet.data().join("clock");
-    std::fs::write(&clock, "+0")?;
+    let mut storm = Storm::start().await?;
+    let clock = Clock::new(&storm.fleet.data())?;
     for service in Service::ALL {
-        for number in 0..posthorn_e2e::fleet::REPLICAS {
-            let replica = storm.fleet.replica(service, number);
-            replica.environment = vec![
-                ("LD_PRELOAD".into(), LIBRARY.into()),
-                ("FAKETIME_TIMESTAMP_FILE".into(), clock.display().to_string()),
-                ("FAKETIME_NO_CACHE".into(), "1".into()),
-                // A clock that is set leaves the one that counts seconds alone.
-                ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
-            ];
-            replica.stop().await?;
-            replica.start()?;
+        for number in 0..REPLICAS {
+            clock.govern(storm.fleet.replica(service, number)).await?;
         }
     }
     storm.fleet.all_ready(Duration::from_secs(60)).await;
@@ -45,12 +29,13 @@ async fn by_an_hour() -> Result<()> {
         ("forward again", "+1h"),
     ] {
         storm
-            .blow(&format!("the clock set {name}"), async |_| {
-                std::fs::write(&clock, offset)?;
+            .blow(&format!("the clock set {name}"), Leases::Kept, async |_| {
+                clock.set(offset)?;
                 sleep(Duration::from_secs(5)).await;
                 Ok(())
             })
             .await?;
     }
-    storm.finish().await
+    storm.finish().await?;
+    Ok(())
 }

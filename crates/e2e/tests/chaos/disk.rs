@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 /// A file system of its own in memory; gone when dropped.
@@ -14,19 +14,17 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// `None`, said aloud, where none can be mounted (which only root may).
-    pub(crate) fn mount() -> Result<Option<Self>> {
+    /// Fails where none can be mounted, which only root may.
+    pub(crate) fn mount() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("posthorn-disk-").tempdir()?;
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=1g,mode=0755", "posthorn-chaos"])
             .arg(directory.path())
             .output()
             .context("running mount")?;
-        if mounted.status.success() {
-            return Ok(Some(Self { directory }));
-        }
-        println!("SKIPPED: a full disk: {}", String::from_utf8_lossy(&mounted.stderr).trim());
-        Ok(None)
+        let reason = String::from_utf8_lossy(&mounted.stderr);
+        ensure!(mounted.status.success(), "a disk that can be full needs root: {}", reason.trim());
+        Ok(Self { directory })
     }
 
     pub(crate) fn path(&self) -> &Path {

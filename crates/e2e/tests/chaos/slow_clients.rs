@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use posthorn_e2e::account::Leases;
 use posthorn_testkit::smtp_client::SmtpClient;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -14,7 +15,7 @@ const HARM: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keep_nobody_out() -> Result<()> {
-    let mut storm = Storm::start(None).await?;
+    let mut storm = Storm::start().await?;
     let before = rate(&storm, Duration::from_secs(8)).await;
     let mut slow = JoinSet::new();
     for _ in 0..SLOW {
@@ -34,16 +35,19 @@ async fn keep_nobody_out() -> Result<()> {
     }
     let mut meanwhile = 0.0;
     storm
-        .blow(&format!("{SLOW} clients that send a byte a second"), async |storm| {
+        .blow(&format!("{SLOW} clients that send a byte a second"), Leases::Kept, async |storm| {
             meanwhile = rate(storm, HARM).await;
             Ok(())
         })
         .await?;
     ensure!(slow.try_join_next().is_none(), "a slow client was thrown out");
     slow.abort_all();
-    println!("{before:.0} messages/s without them, {meanwhile:.0} with them");
-    ensure!(meanwhile > before / 2.0, "they keep others out");
-    storm.finish().await
+    let after = rate(&storm, Duration::from_secs(8)).await;
+    println!("{before:.0} messages/s before them, {meanwhile:.0} with them, {after:.0} after them");
+    // What else the machine does is not their fault.
+    ensure!(meanwhile > before.min(after) / 2.0, "they keep others out");
+    storm.finish().await?;
+    Ok(())
 }
 
 async fn rate(storm: &Storm, length: Duration) -> f64 {

@@ -1,16 +1,16 @@
 //! A fleet under load, to which harm is done.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use posthorn_e2e::Internet;
-use posthorn_e2e::account::{Blow, Found, account};
+use posthorn_e2e::account::{Blow, Found, Leases, account};
 use posthorn_e2e::fleet::{Fleet, REPLICAS, Service};
-use posthorn_e2e::load::{Load, Pace};
+use posthorn_e2e::leftovers::{COLLECT_AT_ONCE, no_work_is_left, nothing_is_orphaned};
+use posthorn_e2e::load::{Load, Pace, Sent};
 use posthorn_testkit::proxy::Proxy;
 use posthorn_testkit::smtp_server::{At, Rule, Script, SmtpServer};
-use posthorn_testkit::{stores, wait};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep};
 const BETWEEN_BLOWS: usize = 25;
 /// The longest that it may take until they are.
 const RECOVERY: Duration = Duration::from_secs(90);
+/// The longest that anything may be on its way once no more comes in.
+const LATEST: Duration = Duration::from_secs(60);
 
 pub(crate) struct Storm {
     pub(crate) fleet: Fleet,
@@ -28,8 +30,27 @@ pub(crate) struct Storm {
     pub(crate) server: SmtpServer,
     /// Between the relay and that server.
     pub(crate) to_server: Proxy,
+    pub(crate) internet: Internet,
+    started: Instant,
     blows: Vec<Blow>,
-    _internet: Internet,
+}
+
+/// What a storm begins with.
+pub(crate) struct Setup {
+    /// Where Postgres keeps its files, if not beside the rest.
+    pub(crate) postgres: Option<PathBuf>,
+    /// Settings, as `queue.lease.length=3s`.
+    pub(crate) set: &'static [&'static str],
+    pub(crate) pace: Pace,
+    /// What the server of `remote.test` does.
+    pub(crate) server: Script,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let pace = Pace { pause: Duration::from_millis(60), large: 30 };
+        Self { postgres: None, set: &[], pace, server: usual() }
+    }
 }
 
 /// What the server of `remote.test` does when it is well.
@@ -38,45 +59,60 @@ pub(crate) fn usual() -> Script {
         .rule(Rule::at(At::Rcpt).containing("<nobody@").replies("550 5.1.1 no such user"))
 }
 
+/// The same, but it puts so many recipients off at first.
+pub(crate) fn busy(times: usize) -> Script {
+    usual().rule(Rule::at(At::Rcpt).containing("<dave@").first(times).replies("450 4.3.2 busy"))
+}
+
+/// `POSTHORN_CHAOS_SEED`, or a new one; it is printed.
+pub(crate) fn random() -> Result<StdRng> {
+    let seed = match std::env::var("POSTHORN_CHAOS_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => rand::rng().random_range(0..1_000_000),
+    };
+    println!("POSTHORN_CHAOS_SEED={seed}");
+    Ok(StdRng::seed_from_u64(seed))
+}
+
 impl Storm {
-    /// Starts everything, and lets mail flow in peace for a moment.
-    pub(crate) async fn start(postgres: Option<&Path>) -> Result<Self> {
-        let seed = match std::env::var("POSTHORN_CHAOS_SEED") {
-            Ok(seed) => seed.parse()?,
-            Err(_) => rand::rng().random_range(0..1_000_000),
-        };
-        println!("POSTHORN_CHAOS_SEED={seed}");
-        let internet = Internet::start().await?;
-        let (server, to_server) = internet.domain_behind_proxy("remote.test", |_| usual()).await?;
-        let fleet = Fleet::start(&internet, postgres, &[]).await?;
-        let pace = Pace { pause: Duration::from_millis(60), large: 30 };
-        let load = Load::start(fleet.api(), 5, 1, pace);
-        load.accepts(BETWEEN_BLOWS, RECOVERY).await;
-        let random = StdRng::seed_from_u64(seed);
-        Ok(Self { fleet, load, random, server, to_server, blows: Vec::new(), _internet: internet })
+    /// Starts everything as usual, and lets mail flow in peace for a moment.
+    pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(Setup::default()).await
     }
 
-    /// Does harm at a random instant, and waits until mail flows as before.
+    pub(crate) async fn start_with(setup: Setup) -> Result<Self> {
+        let (started, random) = (Instant::now(), random()?);
+        let internet = Internet::start().await?;
+        // Nothing is remembered for so long that trouble of the DNS would not be felt.
+        internet.dns.ttl(1);
+        let (server, to_server) = internet.domain_behind_proxy("remote.test", |_| setup.server).await?;
+        let fleet = Fleet::start(&internet, setup.postgres.as_deref(), setup.set).await?;
+        let load = Load::start(fleet.api(), 5, 1, setup.pace);
+        load.accepts(BETWEEN_BLOWS, RECOVERY).await;
+        Ok(Self { fleet, load, random, server, to_server, internet, started, blows: Vec::new() })
+    }
+
+    /// Does harm at a random instant, and waits until mail flows as before; how many were accepted while it was done.
     pub(crate) async fn blow(
         &mut self,
         name: &str,
+        leases: Leases,
         harm: impl AsyncFnOnce(&mut Self) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let instant = self.random.random_range(0..1000);
         sleep(Duration::from_millis(instant)).await;
         let (from, before) = (Instant::now(), self.load.accepted());
         harm(self).await?;
-        let (harmed, meanwhile) = (from.elapsed(), self.load.accepted() - before);
+        let (to, meanwhile) = (Instant::now(), self.load.accepted() - before);
+        self.blows.push(Blow { name: name.to_owned(), from, to, leases });
         self.fleet.all_ready(RECOVERY).await;
         self.load.accepts(BETWEEN_BLOWS, RECOVERY).await;
-        let to = Instant::now();
         println!(
             "{name}: {:.1} s, {meanwhile} accepted meanwhile, {BETWEEN_BLOWS} more {:.1} s after it",
-            harmed.as_secs_f64(),
-            (to - from - harmed).as_secs_f64()
+            (to - from).as_secs_f64(),
+            to.elapsed().as_secs_f64()
         );
-        self.blows.push(Blow { name: name.to_owned(), from, to });
-        Ok(())
+        Ok(meanwhile)
     }
 
     /// Some replica of a service.
@@ -85,50 +121,25 @@ impl Storm {
     }
 
     /// Stops the load, waits until all is done, and accounts for every message, in mailboxes, elsewhere, and in the
-    /// stores.
-    pub(crate) async fn finish(mut self) -> Result<()> {
+    /// stores; all that were sent.
+    pub(crate) async fn finish(mut self) -> Result<Vec<Sent>> {
         let sent = self.load.stop().await?;
         let ended = Instant::now();
-        self.fleet.api().wait_until_empty(Duration::from_secs(180)).await;
+        self.fleet.api().wait_until_empty(LATEST).await;
         println!("{} messages; the queue was empty {:.1} s later", sent.len(), ended.elapsed().as_secs_f64());
         let found = Found::collect(self.fleet.api(), &self.server).await?;
         account(&sent, &found, self.fleet.api(), &self.blows).await?;
         ensure!(sent.iter().any(|message| message.answer.is_accepted()), "nothing was accepted");
-        no_work_is_left(&self.fleet).await;
-        nothing_is_orphaned(&mut self.fleet).await
+        no_work_is_left(&self.fleet.redis()).await;
+        for number in 0..REPLICAS {
+            let replica = self.fleet.replica(Service::LocalDelivery, number);
+            replica.stop().await?;
+            replica.set.extend(COLLECT_AT_ONCE.map(str::to_owned));
+            replica.start()?;
+        }
+        nothing_is_orphaned(&self.fleet.database()).await?;
+        println!("the spool and Redis are empty, and no content is orphaned or lost");
+        println!("it took {:.0} s", self.started.elapsed().as_secs_f64());
+        Ok(sent)
     }
-}
-
-async fn no_work_is_left(fleet: &Fleet) {
-    wait::until("a Redis without items", Duration::from_secs(60), async || {
-        let keys = stores::keys(&fleet.redis()).await.ok()?;
-        // Items are in these; what else there is says how lanes were served, or expires.
-        let holds_items = |key: &&String| {
-            let of_a_lane = [":ready:", ":flows:", ":slots:"].iter().any(|part| key.contains(part));
-            of_a_lane || [":due", ":lease", ":again"].iter().any(|end| key.ends_with(end))
-        };
-        (!keys.iter().any(|key| holds_items(&key))).then_some(())
-    })
-    .await;
-}
-
-/// Lets the collector run at once, and looks for content that nothing refers to.
-async fn nothing_is_orphaned(fleet: &mut Fleet) -> Result<()> {
-    for number in 0..REPLICAS {
-        let replica = fleet.replica(Service::LocalDelivery, number);
-        replica.stop().await?;
-        replica.set.extend(
-            ["mailbox.append_timeout=500ms", "collect.grace=1s", "collect.every=1s"]
-                .map(|setting| format!("local_delivery.{setting}")),
-        );
-        replica.start()?;
-    }
-    wait::until("content that nothing refers to is gone", Duration::from_secs(90), async || {
-        let orphans = "SELECT count(DISTINCT content_id) FROM content.chunk c
-             WHERE NOT EXISTS (SELECT FROM mailbox.message m WHERE m.content_id = c.content_id)";
-        (stores::numbers(&fleet.database(), orphans).await.ok()? == [0]).then_some(())
-    })
-    .await;
-    println!("the spool and Redis are empty, and no content is orphaned");
-    Ok(())
 }

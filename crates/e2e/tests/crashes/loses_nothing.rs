@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use posthorn_e2e::account::{Blow, Found, account};
-use posthorn_e2e::load::{DIRECTORY, Load, Pace};
+use anyhow::{Result, ensure};
+use posthorn_e2e::account::{Blow, Found, Leases, account};
+use posthorn_e2e::leftovers::{COLLECT_AT_ONCE, no_work_is_left, nothing_is_orphaned};
+use posthorn_e2e::load::{DIRECTORY, Load, Pace, open_mailboxes};
 use posthorn_e2e::{Internet, Posthorn};
 use posthorn_testkit::smtp_server::{At, Rule};
 use tokio::time::Instant;
 
-/// Messages that are accepted between one blow and the next.
-const BETWEEN_BLOWS: usize = 40;
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Messages that are accepted between one blow and the next: more than 2,000 in all.
+const BETWEEN_BLOWS: usize = 280;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_dies() -> Result<()> {
@@ -28,10 +29,11 @@ async fn whatever_dies() -> Result<()> {
         .set(r#"queue.retry.uncertain="500ms""#)
         .set(r#"ingress.handover.timeout="20s""#);
     options.processes = true;
-    let posthorn = Posthorn::start_with(options).await?;
+    let mut posthorn = Posthorn::start_with(options).await?;
     for arguments in DIRECTORY {
         posthorn.ctl(arguments).await?;
     }
+    open_mailboxes(posthorn.url(7003)).await?;
     let load = Load::start(&posthorn, 4, 1, Pace { pause: Duration::ZERO, large: 50 });
     load.accepts(BETWEEN_BLOWS, PATIENCE).await;
     let mut blows = Vec::new();
@@ -42,10 +44,18 @@ async fn whatever_dies() -> Result<()> {
             "Postgres" => posthorn.crash_postgres()?,
             service => drop(posthorn.crash(service).await?),
         }
+        // What only the relay knows dies with it, and what Redis forgets of its leases.
+        let leases = if ["remote-relay", "Redis"].contains(&part) { Leases::Lost } else { Leases::Kept };
+        blows.push(Blow { name: part.into(), from, to: Instant::now(), leases });
         load.accepts(BETWEEN_BLOWS, PATIENCE).await;
-        blows.push(Blow { name: part.into(), from, to: Instant::now() });
+        println!("{part}: {:.1} s until {BETWEEN_BLOWS} more were accepted", from.elapsed().as_secs_f64());
     }
     let sent = load.stop().await?;
     posthorn.wait_until_empty(Duration::from_secs(60)).await;
-    account(&sent, &Found::collect(&posthorn, &server).await?, &posthorn, &blows).await
+    account(&sent, &Found::collect(&posthorn, &server).await?, &posthorn, &blows).await?;
+    let accepted = sent.iter().filter(|message| message.answer.is_accepted()).count();
+    ensure!(accepted >= 2000, "only {accepted} were accepted");
+    no_work_is_left(&format!("redis://{}", posthorn.address(16379))).await;
+    posthorn.restart_with(&COLLECT_AT_ONCE).await?;
+    nothing_is_orphaned(&format!("postgres://postgres@{}/posthorn", posthorn.address(15432))).await
 }

@@ -2,6 +2,7 @@
 
 mod answers_watchers_at_once;
 mod converts_8bit_for_old_servers;
+mod delivers_once_by_whatever_ways;
 mod delivers_to_mailboxes;
 mod denies_relaying_to_strangers;
 mod encrypts_where_offered;
