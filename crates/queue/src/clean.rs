@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
 use crate::hub::Hub;
 use crate::{late, level, spool};
 
@@ -38,7 +36,7 @@ async fn count(hub: &Hub) -> sqlx::Result<()> {
 /// What happened to a message is kept for a time after its end, which is not written down for each of its rows: after
 /// a message's longest life and that time none of them is needed.
 async fn forget(hub: &Hub) -> sqlx::Result<()> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let standing = &hub.standing;
     let before = now - hub.config.trace.keep - hub.config.give_up.after;
     while standing.with(async |c| spool::trace::forget(c, before, ROWS).await).await? == ROWS as u64 {}

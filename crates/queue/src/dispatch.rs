@@ -155,7 +155,7 @@ impl Sources {
             Ok(Leasing::Nothing(next)) => {
                 // A minute at most, should a word be lost with the connection it came by. A millisecond more: times in
                 // the schedule are cut to one.
-                let left = |at| Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default();
+                let left = |at| Duration::try_from(at - hub.now()).unwrap_or_default();
                 let pause = next.map_or(LONGEST, |at| left(at) + Duration::from_millis(1));
                 self.look_at = Instant::now() + pause.min(LONGEST);
                 Ok(None)
@@ -195,7 +195,7 @@ struct Failed;
 
 /// Leases from the partitions in turn.
 async fn lease(hub: &Hub, worker: &Worker, first_partition: &mut u16) -> redis::RedisResult<Leasing> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let ask = Ask {
         now,
         until: now + hub.config.lease.length,
@@ -220,7 +220,7 @@ async fn lease(hub: &Hub, worker: &Worker, first_partition: &mut u16) -> redis::
 
 /// Makes a batch out of leased items; what cannot be worked on goes back to where it belongs. `None`: nothing is left.
 async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option<Batch>> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let token = leased.token;
     let loaded = match load::load(hub, &leased, now).await {
         Ok(loaded) => loaded,
@@ -267,7 +267,7 @@ async fn settle(hub: &Hub, ends: &[Settle], now: OffsetDateTime) {
 /// The worker's stream is gone. What it had of work that may be done twice is given to others soon; a transfer may
 /// still go on and be reported by another stream, so remote work keeps its lease.
 pub(crate) async fn orphan(hub: &Hub, worker: &Worker) {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let in_hand = hub.in_hand.orphans(worker.id);
     pass_on(hub, &in_hand, now + hub.config.lease.orphaned).await;
     let mut given = std::mem::take(&mut *worker.given.lock().unwrap_or_else(PoisonError::into_inner));
@@ -291,7 +291,7 @@ pub(crate) async fn orphan(hub: &Hub, worker: &Worker) {
 /// What was in hand goes by the schedule.
 pub(crate) async fn pass_on(hub: &Hub, items: &[Item], at: OffsetDateTime) {
     let items: Vec<(Item, OffsetDateTime)> = items.iter().map(|item| (*item, at)).collect();
-    hub.schedule_soon(Kind::Route, &items, OffsetDateTime::now_utc()).await;
+    hub.schedule_soon(Kind::Route, &items, hub.now()).await;
 }
 
 /// What waits in hand for a worker too long goes by the schedule; at the end all of it.
@@ -300,8 +300,8 @@ pub(crate) async fn pass_on_what_waits(hub: Arc<Hub>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while hub.shutdown.run_until_cancelled(every.tick()).await.is_some() {
         let late = hub.in_hand.overdue(Instant::now());
-        pass_on(&hub, &late, OffsetDateTime::now_utc()).await;
+        pass_on(&hub, &late, hub.now()).await;
     }
     let waiting = hub.in_hand.close();
-    pass_on(&hub, &waiting, OffsetDateTime::now_utc()).await;
+    pass_on(&hub, &waiting, hub.now()).await;
 }

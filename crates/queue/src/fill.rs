@@ -74,12 +74,15 @@ async fn recover(hub: &Hub, redis: &Need) {
 }
 
 /// Counts the spool for the first time, which tells that Postgres is there and its schema made.
-pub(crate) async fn count_first(hub: &Hub, postgres: &Need) {
-    let mut pause = FIRST_PAUSE;
-    while let Err(error) = crate::level::count(hub).await {
-        pause = wait(postgres, &error.into(), pause).await;
-    }
-    postgres.met();
+pub(crate) async fn count_first(hub: Arc<Hub>, postgres: Need) {
+    let counted = async {
+        let mut pause = FIRST_PAUSE;
+        while let Err(error) = crate::level::count(&hub).await {
+            pause = wait(&postgres, &error.into(), pause).await;
+        }
+        postgres.met();
+    };
+    hub.shutdown.run_until_cancelled(counted).await;
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -95,11 +98,11 @@ async fn wait(need: &Need, error: &Error, pause: Duration) -> Duration {
 /// Adds all work that the spool knows and the schedule does not.
 async fn compare(hub: &Hub) -> Result<(), Error> {
     // What this process has given out is known to be leased, whatever Redis has forgotten.
-    let until = OffsetDateTime::now_utc() + hub.config.lease.length;
+    let until = hub.now() + hub.config.lease.length;
     for (token, items) in hub.leases.all(Instant::now()) {
         hub.schedule.restore(token, &items, until).await?;
     }
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     for destination in hub.standing.with(async |c| spool::find::suspended(c).await).await? {
         hub.schedule.learn(Lane::remote(&destination), Learn::Suspend, now).await?;
     }
@@ -144,7 +147,7 @@ type Place = (OffsetDateTime, MessageId);
 /// Adds work that is overdue and not scheduled, a page from `place` on; returns where the next page begins, or `None` at
 /// the end. What waits in a long line is overdue, too, and is passed over there; hence the pages.
 async fn sweep(hub: &Hub, place: Place) -> Result<Option<Place>, Error> {
-    let before = OffsetDateTime::now_utc() - hub.config.sweep.overdue;
+    let before = hub.now() - hub.config.sweep.overdue;
     let due = hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
     let found = add(hub, &due).await?;
     if found > 0 {
@@ -156,7 +159,7 @@ async fn sweep(hub: &Hub, place: Place) -> Result<Option<Place>, Error> {
 }
 
 async fn add(hub: &Hub, due: &[Due]) -> Result<u64, Error> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let mut found = 0;
     for kind in Kind::ALL {
         let of_kind = due.iter().filter(|d| d.kind == kind);

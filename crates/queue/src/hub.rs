@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::in_hand::InHand;
 use crate::leases::Leases;
@@ -27,6 +28,7 @@ pub(crate) struct Hub {
     /// For the way of messages, and for chores.
     pub(crate) standing: Standing,
     pub(crate) schedule: Schedule,
+    pub(crate) clock: Clock,
     pub(crate) wake: Wake,
     pub(crate) watchers: Watchers,
     pub(crate) level: Arc<Level>,
@@ -43,6 +45,11 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
+    /// What time it is for all replicas of the queue.
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+
     /// Schedules work that is in the ledger already, and wakes those who wait for it. Where Redis is away, the work
     /// is found when it is back.
     pub(crate) async fn schedule_soon(
@@ -62,7 +69,7 @@ impl Hub {
 
     /// A message has come that must be looked at then. Whoever looks sleeps a minute at most: it need not hear of more.
     pub(crate) fn timer_at(&self, at: Option<OffsetDateTime>) {
-        if at.is_some_and(|at| at < OffsetDateTime::now_utc() + Duration::from_secs(60)) {
+        if at.is_some_and(|at| at < self.now() + Duration::from_secs(60)) {
             self.timer.notify_one();
         }
     }

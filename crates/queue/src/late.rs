@@ -1,7 +1,5 @@
 //! How late work is: what workers are scaled by, and what operators are alerted by when there are none.
 
-use time::OffsetDateTime;
-
 use crate::hub::Hub;
 use crate::schedule::Kind;
 use crate::spool;
@@ -9,7 +7,7 @@ use crate::spool;
 /// Tells since when the oldest work of each kind has been due that a worker would be given. What waits for a destination
 /// that takes no more now is not late for want of workers.
 pub(crate) async fn tell(hub: &Hub) -> sqlx::Result<()> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     // Without Redis nobody is given anything: then all that is due is late.
     let open = hub.schedule.open_lanes(Kind::Remote, now).await.ok();
     let oldest = hub.standing.with(async |c| spool::find::oldest_due(c, now, open.as_deref()).await).await?;

@@ -3,6 +3,7 @@
 mod accept;
 mod callers;
 mod clean;
+mod clock;
 mod config;
 mod dispatch;
 mod error;
@@ -39,6 +40,8 @@ use tokio::task::JoinSet;
 pub use config::{Config, DEFAULTS};
 pub use spool::migrate;
 
+/// How long Redis is asked for the time at the start.
+const CLOCK: Duration = Duration::from_secs(1);
 /// How long the last writes may take once the drain time is over.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     // While Redis is away mail is still accepted (R2), so callers must find it.
     let (postgres, redis) = (process.ready.need("postgres"), process.ready.want("redis"));
     let watchers = trace::Watchers::new(config.trace.max_lag);
+    let clock = first_time(&schedule).await;
     let hub = Arc::new(hub::Hub {
         policy: retry::Policy {
             schedule: config.retry.schedule.clone(),
@@ -77,6 +81,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         pool,
         standing,
         schedule,
+        clock,
         config,
     });
     // The writers end by themselves, when those who hand in work are gone and all is written.
@@ -85,19 +90,14 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let outcomes = outcome::start(&hub, &mut writers);
     let mut helpers = JoinSet::new();
     // It listens meanwhile: who asks hears what it waits for.
-    helpers.spawn({
-        let hub = hub.clone();
-        async move {
-            hub.shutdown.run_until_cancelled(fill::count_first(&hub, &postgres)).await;
-        }
-    });
+    helpers.spawn(fill::count_first(hub.clone(), postgres));
     helpers.spawn(fill::run(hub.clone(), redis));
     helpers.spawn(timer::run(hub.clone()));
     helpers.spawn(clean::run(hub.clone()));
     helpers.spawn(dispatch::pass_on_what_waits(hub.clone()));
     helpers.spawn({
         let hub = hub.clone();
-        async move { hub.wake.run(&hub.schedule, &hub.shutdown).await }
+        async move { hub.wake.run(&hub.schedule, &hub.clock, &hub.shutdown).await }
     });
 
     let spool = SpoolServiceServer::new(grpc::Spool { hub: hub.clone(), accept })
@@ -121,4 +121,13 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     hub.standing.close().await;
     hub.pool.close().await;
     served
+}
+
+/// Nothing is accepted by another clock than the other replicas', if theirs can be had.
+async fn first_time(schedule: &schedule::Schedule) -> clock::Clock {
+    let clock = clock::Clock::new(time::OffsetDateTime::now_utc());
+    if let Ok(Ok(time)) = tokio::time::timeout(CLOCK, schedule.time()).await {
+        clock.set(time);
+    }
+    clock
 }

@@ -56,7 +56,7 @@ async fn mark(
     ids: &[MessageId],
     operation: &Operation,
 ) -> sqlx::Result<u64> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     // In the order in which outcomes lock them.
     spool::load::lock(&mut transaction, ids).await?;
     let connection: &mut PgConnection = &mut transaction;
@@ -106,7 +106,7 @@ async fn bounce(
     silent: bool,
     reason: &str,
 ) -> sqlx::Result<u64> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let messages = spool::load::lock(&mut transaction, ids).await?;
     let recipients = spool::load::recipients(&mut transaction, ids).await?;
     let bounced = messages.len() as u64;

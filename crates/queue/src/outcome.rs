@@ -160,7 +160,7 @@ const REFUSALS: u32 = 2;
 
 /// An outcome that cannot be written would come again and again: its message is set aside.
 async fn set_aside(hub: &Hub, items: &[Reported], error: &sqlx::Error) -> sqlx::Result<()> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let ids: Vec<MessageId> = items.iter().map(|item| item.message).collect();
     let why = format!("set aside: its outcome cannot be written: {error}");
     hub.standing.with(async |c| poison::set_aside(hub, c, &ids, &why, now).await).await?;
@@ -207,7 +207,7 @@ impl Insistence {
 /// it out and has no outcome for it: nobody else can have it before Redis is filled anew, leases included. `None`:
 /// this cannot be told now.
 async fn claim(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let leases: Vec<(Key, Token)> = items.iter().map(|item| (item.key(), item.token)).collect();
     let known = |(key, token): &(Key, Token)| hub.leases.knows(*token, *key, Instant::now());
     match hub.schedule.claim(&leases, now, now + hub.config.lease.length).await {
@@ -233,7 +233,7 @@ async fn claim(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
 
 /// One transaction, and then the schedule.
 async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let items: Vec<&Reported> =
         items.iter().zip(good).filter(|(_, good)| **good).map(|(item, _)| item).collect();
     if items.is_empty() {

@@ -1,17 +1,14 @@
 //! The schedule in Redis: what is due when, leased to whom, held back by what. All of it can be made anew from Postgres.
 //!
-//! One function per script; the scripts are in `schedule/`, the table of keys in the README. Times are arguments; in
-//! Redis they are by its own clock.
+//! One function per script; the scripts are in `schedule/`, the table of keys in the README. Times are arguments.
 
 mod ask;
-mod clock;
 mod connection;
 mod item;
 mod open;
 mod scripts;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionManagerConfig;
@@ -22,9 +19,8 @@ pub(crate) use ask::{Add, Ask, Hold, Learn, Leased, Leasing, Settle, Then};
 pub(crate) use item::{Flow, Item, Key, Kind, Lane, Token};
 
 use crate::config;
-use clock::Clock;
 use connection::Connection;
-use scripts::{Scripts, malformed, numbers, read_leasing, scripts};
+use scripts::{Scripts, malformed, millis, numbers, read_leasing, scripts, time_of};
 
 /// The most items that one script call is given: more would keep Redis from others for long.
 const ITEMS_A_CALL: usize = 500;
@@ -41,7 +37,6 @@ pub(crate) struct Schedule {
     prefix: String,
     partitions: u16,
     scripts: &'static Scripts,
-    clock: Arc<Clock>,
 }
 
 impl Schedule {
@@ -60,7 +55,6 @@ impl Schedule {
             prefix: config.prefix.clone(),
             partitions: config.partitions,
             scripts: scripts(),
-            clock: Arc::default(),
         })
     }
 
@@ -81,12 +75,11 @@ impl Schedule {
         command.exec_async(&mut self.connection.clone()).await
     }
 
-    /// Asks Redis for the time, by which the schedule goes.
-    pub(crate) async fn set_clock(&self) -> RedisResult<()> {
+    /// What time it is for Redis.
+    pub(crate) async fn time(&self) -> RedisResult<OffsetDateTime> {
         let (seconds, micros): (i64, i64) =
             redis::cmd("TIME").query_async(&mut self.connection.clone()).await?;
-        self.clock.set(seconds * 1000 + micros / 1000);
-        Ok(())
+        time_of(seconds * 1000 + micros / 1000).ok_or_else(|| malformed("TIME"))
     }
 
     /// The partitions of a kind.
@@ -102,15 +95,14 @@ impl Schedule {
         items: &[(Item, OffsetDateTime)],
         now: OffsetDateTime,
     ) -> RedisResult<u64> {
-        let ahead = self.clock.ahead();
         let how = if how == Add::Sooner { "sooner" } else { "absent" };
         let mut changed = 0;
         for (partition, items) in self.split(items.iter().map(|item| (kind, item.0.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.add, partition);
-                call.arg(ahead.millis(now)).arg(how);
+                call.arg(millis(now)).arg(how);
                 for (item, at) in items {
-                    call.arg(&item.bytes()[..]).arg(ahead.millis(*at));
+                    call.arg(&item.bytes()[..]).arg(millis(*at));
                 }
                 changed += call.invoke_async::<u64>(&mut self.connection.clone()).await?;
             }
@@ -139,7 +131,7 @@ impl Schedule {
     }
 
     async fn set_due(&self, how: &str, kind: Kind, items: &[Item], at: OffsetDateTime) -> RedisResult<()> {
-        let at = self.clock.ahead().millis(at);
+        let at = millis(at);
         for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut command = redis::cmd("ZADD");
@@ -170,17 +162,16 @@ impl Schedule {
 
     /// Leases a batch of a partition.
     pub(crate) async fn lease(&self, kind: Kind, partition: u16, ask: &Ask) -> RedisResult<Leasing> {
-        let ahead = self.clock.ahead();
         let mut call = self.call(&self.scripts.lease, (kind, partition));
-        call.arg(ahead.millis(ask.now))
-            .arg(ahead.millis(ask.until))
+        call.arg(millis(ask.now))
+            .arg(millis(ask.until))
             .arg(ask.most)
             .arg(&[kind as u8][..])
             .arg(&item::nonce()[..])
             .arg(ask.concurrency)
             .arg(PROMOTED_A_CALL);
         let answer: Vec<Value> = call.invoke_async(&mut self.connection.clone()).await?;
-        read_leasing(&answer, ahead).ok_or_else(|| malformed("lease"))
+        read_leasing(&answer).ok_or_else(|| malformed("lease"))
     }
 
     /// Which leases still hold; those that do are renewed until `until`.
@@ -190,13 +181,12 @@ impl Schedule {
         now: OffsetDateTime,
         until: OffsetDateTime,
     ) -> RedisResult<Vec<Hold>> {
-        let ahead = self.clock.ahead();
         let mut holds = vec![Hold::Unknown; leases.len()];
         let numbered = leases.iter().enumerate();
         for (partition, leases) in self.split(numbered.map(|(at, l)| (l.1.kind(), l.0, (at, l)))) {
             for leases in leases.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.claim, partition);
-                call.arg(ahead.millis(now)).arg(ahead.millis(until));
+                call.arg(millis(now)).arg(millis(until));
                 for (_, (key, token)) in leases {
                     call.arg(&key.bytes()[..]).arg(&token.bytes()[..]);
                 }
@@ -221,25 +211,23 @@ impl Schedule {
         now: OffsetDateTime,
         until: OffsetDateTime,
     ) -> RedisResult<u64> {
-        let ahead = self.clock.ahead();
         let mut call = self.call(&self.scripts.extend, (token.kind(), partition));
-        call.arg(ahead.millis(now)).arg(ahead.millis(until)).arg(&token.bytes()[..]);
+        call.arg(millis(now)).arg(millis(until)).arg(&token.bytes()[..]);
         call.invoke_async(&mut self.connection.clone()).await
     }
 
     /// Ends leases; returns for each whether its token was good.
     pub(crate) async fn settle(&self, ends: &[Settle], now: OffsetDateTime) -> RedisResult<Vec<bool>> {
-        let ahead = self.clock.ahead();
         let mut good = vec![false; ends.len()];
         let numbered = ends.iter().enumerate();
         for (partition, ends) in self.split(numbered.map(|(at, e)| (e.token.kind(), e.key, (at, e)))) {
             for ends in ends.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.settle, partition);
-                call.arg(ahead.millis(now));
+                call.arg(millis(now));
                 for (_, end) in ends {
                     let (at, back) = match end.then {
                         Then::Done => (String::new(), ""),
-                        Then::At(at) => (ahead.millis(at).to_string(), ""),
+                        Then::At(at) => (millis(at).to_string(), ""),
                         Then::Back => (String::new(), "back"),
                     };
                     call.arg(&end.key.bytes()[..]).arg(&end.token.bytes()[..]).arg(at).arg(back);
@@ -255,14 +243,13 @@ impl Schedule {
 
     /// Notes what was learnt of a destination.
     pub(crate) async fn learn(&self, lane: Lane, learn: Learn, now: OffsetDateTime) -> RedisResult<()> {
-        let ahead = self.clock.ahead();
         let partition = (Kind::Remote, self.part_of_lane(lane));
         let mut call = self.call(&self.scripts.lane, partition);
-        call.arg(ahead.millis(now)).arg(&lane.0[..]);
+        call.arg(millis(now)).arg(&lane.0[..]);
         match learn {
             Learn::Success { concurrency, max } => call.arg("success").arg(concurrency).arg(max),
             Learn::Unavailable { concurrency, until } => {
-                call.arg("unavailable").arg(concurrency).arg(ahead.millis(until))
+                call.arg("unavailable").arg(concurrency).arg(millis(until))
             }
             Learn::Suspend => call.arg("suspend"),
             Learn::Resume => call.arg("resume"),
@@ -278,7 +265,7 @@ impl Schedule {
         items: &[Item],
         until: OffsetDateTime,
     ) -> RedisResult<()> {
-        let until = self.clock.ahead().millis(until);
+        let until = millis(until);
         for (partition, items) in self.split(items.iter().map(|i| (token.kind(), i.key, i))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.restore, partition);

@@ -31,8 +31,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     loop {
         let pause = match look(&hub).await {
             Ok(next) => {
-                let left =
-                    next.map(|at| Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default());
+                let left = next.map(|at| Duration::try_from(at - hub.now()).unwrap_or_default());
                 left.map_or(LONGEST, |left| left.min(LONGEST))
             }
             Err(error) => {
@@ -60,13 +59,13 @@ async fn look(hub: &Hub) -> sqlx::Result<Option<OffsetDateTime>> {
     let mut limit = BATCH;
     loop {
         let next = hub.standing.with(async |c| spool::find::next_timer(c).await).await?;
-        if next.is_none_or(|at| at > OffsetDateTime::now_utc()) {
+        if next.is_none_or(|at| at > hub.now()) {
             return Ok(next);
         }
         match look_at_some(hub, limit).await {
             Ok(true) => {}
             // Others are at them.
-            Ok(false) => return Ok(Some(OffsetDateTime::now_utc() + Duration::from_secs(1))),
+            Ok(false) => return Ok(Some(hub.now() + Duration::from_secs(1))),
             Err(error) if spool::is_away(&error) => return Err(error),
             // One of them is to blame: the others do not wait for it.
             Err(error) if limit > 1 => {
@@ -74,7 +73,7 @@ async fn look(hub: &Hub) -> sqlx::Result<Option<OffsetDateTime>> {
                 limit = 1;
             }
             Err(error) => {
-                let later = OffsetDateTime::now_utc() + REFUSED;
+                let later = hub.now() + REFUSED;
                 let id = hub.standing.with(async |c| spool::find::postpone_timer(c, later).await).await?;
                 let message_id = id.map(tracing::field::display);
                 tracing::error!(message_id, %error, "what is due for a message cannot be written: tried again later");
@@ -92,7 +91,7 @@ async fn look_at_some(hub: &Hub, limit: i64) -> sqlx::Result<bool> {
 }
 
 async fn look_over(connection: &mut PgConnection, hub: &Hub, limit: i64) -> sqlx::Result<Option<Written>> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let mut transaction = connection.begin().await?;
     let messages = spool::find::timers(&mut transaction, now, limit).await?;
     if messages.is_empty() {

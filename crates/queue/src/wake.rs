@@ -11,6 +11,7 @@ use prost::Message as _;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::schedule::{Kind, Schedule};
 use crate::trace::{Record, Watchers};
 
@@ -142,14 +143,14 @@ impl Wake {
         told.for_each(|kind| self.wake_here(kind));
     }
 
-    /// Tells other replicas and listens to them, until told to stop.
-    pub(crate) async fn run(&self, schedule: &Schedule, shutdown: &CancellationToken) {
+    /// Tells other replicas and listens to them, and keeps the clock, until told to stop.
+    pub(crate) async fn run(&self, schedule: &Schedule, clock: &Clock, shutdown: &CancellationToken) {
         tokio::select! {
             () = self.speak(schedule) => {}
             () = self.say_watching(schedule) => {}
             () = self.speak_events(schedule) => {}
             () = self.listen(schedule) => {}
-            () = self.beat(schedule) => {}
+            () = self.beat(schedule, clock) => {}
             () = shutdown.cancelled() => {}
         }
     }
@@ -188,9 +189,11 @@ impl Wake {
         let _ = schedule.publish(&[&self.0.me, &[what][..], text].concat()).await;
     }
 
-    async fn beat(&self, schedule: &Schedule) {
+    async fn beat(&self, schedule: &Schedule, clock: &Clock) {
         loop {
-            let _ = schedule.set_clock().await;
+            if let Ok(time) = schedule.time().await {
+                clock.set(time);
+            }
             tokio::time::sleep(SILENCE / 3).await;
             self.say(schedule, BEAT, &[]).await;
         }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use posthorn_mail::MessageId;
-use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::store::{Stored, new_message};
@@ -25,7 +24,7 @@ impl<'a> Ahead<'a> {
     /// Takes new messages in hand, as many as may be.
     pub(super) fn take(hub: &'a Hub, incoming: &[Incoming]) -> Self {
         let (kept, known) = watch::channel(false);
-        let now = OffsetDateTime::now_utc();
+        let now = hub.now();
         let letter = |incoming: &Incoming| {
             let new = new_message(&hub.config, incoming, now);
             Letter::new(new.message, new.recipients, known.clone(), Instant::now())
@@ -42,7 +41,7 @@ impl<'a> Ahead<'a> {
     /// These are in the ledger, and no others of them. Takes what is new and not in hand in hand, as much as may be; what
     /// is left, and what was there already, goes by the schedule.
     pub(super) async fn kept(mut self, stored: Vec<Stored>) {
-        let (hub, now) = (self.hub, OffsetDateTime::now_utc());
+        let (hub, now) = (self.hub, self.hub.now());
         let (mut letters, mut in_hand, mut scheduled) = (Vec::new(), Vec::<Item>::new(), Vec::new());
         let mut room = hub.in_hand.room();
         for Stored { new, is_new } in stored {

@@ -26,7 +26,7 @@ pub(super) struct Stored {
 
 /// One transaction: R1's commit.
 pub(super) async fn store(hub: &Hub, incoming: &[Incoming]) -> sqlx::Result<(Vec<Answer>, Vec<Stored>)> {
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let (answers, new) = hub
         .standing
         .with(async |connection| store_over(connection, &hub.config, incoming, now).await)

@@ -129,7 +129,7 @@ impl QueueService for Queue {
     }
 
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
-        let now = OffsetDateTime::now_utc();
+        let now = self.hub.now();
         let limit = match self.admitted(request).await?.destinations {
             0 => 20,
             limit => limit.min(10_000),
@@ -203,7 +203,7 @@ impl Queue {
     }
 
     async fn learn(&self, destination: &str, learn: Learn) -> Result<(), Status> {
-        let now = OffsetDateTime::now_utc();
+        let now = self.hub.now();
         self.hub.schedule.learn(Lane::remote(destination), learn, now).await.map_err(|error| {
             self.hub.redis_failed(&error);
             unavailable("SCHEDULE_AWAY", "the schedule is away", Duration::from_secs(5))

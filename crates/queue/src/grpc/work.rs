@@ -11,7 +11,6 @@ use posthorn_api::work::v1::{
     GoAway, Hello, ItemReport, Recorded, Release, ReleasedItem, WorkKind, WorkRequest, WorkResponse,
     item_report, work_request::Request as Said, work_response::Response as Answer,
 };
-use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -178,7 +177,7 @@ impl Stream {
     }
 
     async fn extend(&self, token: Token) {
-        let now = OffsetDateTime::now_utc();
+        let now = self.hub.now();
         let in_hand = self.hub.in_hand.renew(token, Instant::now());
         if !in_hand.is_empty() {
             let until = now + self.hub.config.lease.length;
@@ -208,12 +207,12 @@ impl Stream {
         let mut kept = in_hand.iter().map(Option::is_none);
         ends.retain(|_| kept.next().unwrap_or(true));
         let in_hand: Vec<_> = in_hand.iter().flatten().map(Letter::item).collect();
-        dispatch::pass_on(&self.hub, &in_hand, OffsetDateTime::now_utc()).await;
+        dispatch::pass_on(&self.hub, &in_hand, self.hub.now()).await;
         if ends.is_empty() {
             return Ok(());
         }
         self.hub.leases.settle(&ends.iter().map(|end| (end.token, end.key)).collect::<Vec<_>>());
-        match self.hub.schedule.settle(&ends, OffsetDateTime::now_utc()).await {
+        match self.hub.schedule.settle(&ends, self.hub.now()).await {
             Ok(_) => self.hub.wake.wake(self.worker.kind),
             Err(error) => self.hub.redis_failed(&error),
         }

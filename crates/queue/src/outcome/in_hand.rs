@@ -23,7 +23,7 @@ pub(super) async fn record(hub: &Hub, items: Vec<Reported>) -> Option<Vec<bool>>
     if letters.iter().all(Option::is_none) {
         return super::record(hub, &items).await;
     }
-    let now = OffsetDateTime::now_utc();
+    let now = hub.now();
     let mut stale = vec![false; items.len()];
     let (mut to_deliver, mut delivered, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
     let (mut rest, mut places) = (Vec::new(), Vec::new());
@@ -145,7 +145,7 @@ fn key(message: MessageId, lane: Lane) -> Key {
 
 /// Turns leases that only this process knew of into such as all know.
 async fn make_known(hub: &Hub, leases: Vec<(Token, Vec<Item>)>) {
-    let until = OffsetDateTime::now_utc() + hub.config.lease.length;
+    let until = hub.now() + hub.config.lease.length;
     for (token, items) in leases {
         hub.leases.insert(token, items.clone(), Instant::now());
         if let Err(error) = hub.schedule.restore(token, &items, until).await {

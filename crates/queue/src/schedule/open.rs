@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use redis::RedisResult;
 use time::OffsetDateTime;
 
+use super::scripts::millis;
 use super::{Kind, Lane, PROMOTED_A_CALL, Schedule};
 
 impl Schedule {
     /// The lanes in which something is due for whoever asks: none that is held back, that has as many batches under way
     /// as it may, or of which all is leased.
     pub(crate) async fn open_lanes(&self, kind: Kind, now: OffsetDateTime) -> RedisResult<Vec<Lane>> {
-        let now = self.clock.ahead().millis(now);
+        let now = millis(now);
         let mut open = HashSet::new();
         for partition in self.partitions() {
             let mut commands = redis::pipe();

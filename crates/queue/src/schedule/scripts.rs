@@ -1,8 +1,8 @@
-//! The scripts, and how their answers are read.
+//! The scripts, and how what they are told and answer is written.
 
 use redis::{Script, Value};
+use time::OffsetDateTime;
 
-use super::clock::Ahead;
 use super::{Item, Leased, Leasing, Token};
 
 /// One script per thing that is done to the schedule; each is a file.
@@ -34,7 +34,7 @@ pub(super) fn scripts() -> &'static Scripts {
     })
 }
 
-pub(super) fn read_leasing(answer: &[Value], ahead: Ahead) -> Option<Leasing> {
+pub(super) fn read_leasing(answer: &[Value]) -> Option<Leasing> {
     let bytes = |value: &Value| match value {
         Value::BulkString(bytes) => Some(bytes.clone()),
         _ => None,
@@ -44,7 +44,7 @@ pub(super) fn read_leasing(answer: &[Value], ahead: Ahead) -> Option<Leasing> {
         b"empty" => Some(Leasing::Empty),
         b"nothing" => {
             let next = String::from_utf8(bytes(rest.first()?)?).ok()?;
-            Some(Leasing::Nothing(next.parse().ok().and_then(|at| ahead.time(at))))
+            Some(Leasing::Nothing(next.parse().ok().and_then(time_of)))
         }
         b"batch" => {
             let (token, rest) = rest.split_first()?;
@@ -66,4 +66,12 @@ pub(super) fn numbers(answer: Vec<i64>) -> Vec<u8> {
 
 pub(super) fn malformed(script: &'static str) -> redis::RedisError {
     (redis::ErrorKind::UnexpectedReturnType, "a script answered something else", script.to_owned()).into()
+}
+
+pub(super) fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+pub(super) fn time_of(millis: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()
 }
