@@ -60,13 +60,18 @@ impl Lane {
     }
 }
 
-/// Whom work is taken in turns from: a sender within a tenant.
+/// Whom work is taken in turns from: a sender (4 bytes of a hash) behind the group that it is of, which is its tenant,
+/// or its domain where it has none (4 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flow(pub(crate) [u8; 8]);
 
 impl Flow {
     pub(crate) fn of(tenant: &str, sender: &str) -> Self {
-        Self(digest(&[tenant, sender]))
+        let domain = sender.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let group = if tenant.is_empty() { digest(&["domain", domain]) } else { digest(&["tenant", tenant]) };
+        let mut flow = digest(&[tenant, sender]);
+        flow[..4].copy_from_slice(&group[..4]);
+        Self(flow)
     }
 
     pub(crate) fn column(self) -> i64 {
@@ -216,5 +221,10 @@ mod tests {
     #[test]
     fn parts_of_a_flow_are_kept_apart() {
         assert_ne!(Flow::of("a", "bc"), Flow::of("ab", "c"));
+        let group = |tenant, sender| Flow::of(tenant, sender).0[..4].to_vec();
+        assert_eq!(group("", "b-1@x"), group("", "b-2@x"));
+        assert_ne!(group("", "b@x"), group("", "b@y"));
+        assert_eq!(group("t", "b@x"), group("t", "b@y"));
+        assert_ne!(Flow::of("", "b-1@x"), Flow::of("", "b-2@x"));
     }
 }

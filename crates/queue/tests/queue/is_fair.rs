@@ -23,6 +23,31 @@ async fn many_messages_of_one_sender_do_not_delay_one_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mailing_with_a_sender_for_each_message_does_not_delay_others() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    for batch in 0..4 {
+        let sender = |n| format!("bounces-{batch}-{n}@example.net");
+        queue.accept((0..250).map(|n| message(&sender(n), &["b@example.test"]).1).collect()).await;
+    }
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    router.batch().await;
+    queue.accept(vec![message("one@example.org", &["b@example.test"]).1]).await;
+    let mut before = 0;
+    loop {
+        router.credit(1).await;
+        let batch = router.batch().await;
+        if batch.items.iter().any(|item| item.sender == "one@example.org") {
+            break;
+        }
+        before += batch.items.len();
+        assert!(before < 80, "it waits for all of them");
+    }
+    drop(router);
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn destinations_take_turns_and_a_dead_one_is_left_alone() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[("queue.retry.schedule", r#"["1h"]"#)]).await;
