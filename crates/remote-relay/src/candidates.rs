@@ -29,7 +29,7 @@ pub(crate) fn candidates(hosts: &Hosts, config: &Config) -> Result<Vec<Candidate
                 refused = Some(is_ourselves(&host.name, address));
                 break 'hosts;
             }
-            if !may_connect(address.ip(), config.allow_private_destinations) {
+            if !may_connect(address.ip(), config.allow_private_destinations || host.by_route) {
                 refused.get_or_insert_with(|| is_private(&host.name, address.ip()));
             } else if left > 0 {
                 left -= 1;
@@ -115,6 +115,7 @@ mod tests {
             name: (*name).to_owned(),
             addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
             port: *port,
+            by_route: false,
         };
         Hosts { destination: "d".to_owned(), hosts: hosts.iter().map(host).collect() }
     }
@@ -176,6 +177,9 @@ mod tests {
             let of = hosts(&[("a", &[address], 0)]);
             assert!(chosen(&of, &config(&[])).is_ok(), "{address}");
         }
+        let mut routed = hosts(&[("smart", &["10.0.0.1"], 0)]);
+        routed.hosts[0].by_route = true;
+        assert_eq!(chosen(&routed, &config(&[])).unwrap(), ["smart 10.0.0.1:25"], "an operator's route");
         // One that is public suffices.
         let of = hosts(&[("a", &["10.0.0.1", "192.0.2.1"], 0)]);
         assert_eq!(chosen(&of, &config(&[])).unwrap(), ["a 192.0.2.1:25"]);

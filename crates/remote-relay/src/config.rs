@@ -33,7 +33,7 @@ pub struct Config {
     /// The address to connect from.
     #[serde(deserialize_with = "empty_is_none")]
     pub bind_address: Option<IpAddr>,
-    /// Whether loopback, private and link-local addresses may be connected to.
+    /// Whether loopback, private and link-local addresses that the DNS gives may be connected to.
     pub allow_private_destinations: bool,
     /// Connections at the same time.
     pub connections: u32,

@@ -110,7 +110,7 @@ impl Dns {
             (Err(_), Ok(name)) => order(&self.addresses(&name).await, self.ipv6),
             (Err(_), Err(_)) => Vec::new(),
         };
-        Server { name: host.host.clone(), addresses, port: host.port }
+        Server { name: host.host.clone(), addresses, port: host.port, by_route: true }
     }
 
     /// The server that an address literal names.
@@ -119,7 +119,7 @@ impl Dns {
         if self.own.addresses.contains(&ip) {
             return Err(refusal::own_literal(&Host::Literal(ip)));
         }
-        let servers = vec![Server { name: name.clone(), addresses: vec![ip], port: 0 }];
+        let servers = vec![Server { name: name.clone(), addresses: vec![ip], port: 0, by_route: false }];
         Ok(Destination { name: name.into(), servers })
     }
 

@@ -110,6 +110,8 @@ pub(crate) struct Server {
     pub(crate) addresses: Vec<IpAddr>,
     /// 0: the relay's default.
     pub(crate) port: u16,
+    /// A static route names it.
+    pub(crate) by_route: bool,
 }
 
 impl fmt::Display for Server {
@@ -192,7 +194,8 @@ impl Exchangers {
             }
             trouble = trouble.or_else(|| unknown_address(addresses));
             if !ordered.is_empty() {
-                servers.push((*preference, Server { name: name.to_string(), addresses: ordered, port: 0 }));
+                let name = name.to_string();
+                servers.push((*preference, Server { name, addresses: ordered, port: 0, by_route: false }));
             }
         }
         // Equals of ours may stand before it, as they were shuffled.

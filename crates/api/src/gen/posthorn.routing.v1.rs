@@ -85,6 +85,9 @@ pub struct Host {
     /// 0: the relay's default.
     #[prost(uint32, tag = "3")]
     pub port: u32,
+    /// An operator's static route names it, not a stranger's DNS: it may be at a private address.
+    #[prost(bool, tag = "4")]
+    pub by_route: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DomainIsLocal {}

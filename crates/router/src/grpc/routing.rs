@@ -171,5 +171,6 @@ fn host_of(server: Server) -> wire::Host {
         name: server.name,
         addresses: server.addresses.iter().map(ToString::to_string).collect(),
         port: server.port.into(),
+        by_route: server.by_route,
     }
 }

@@ -36,6 +36,7 @@ impl Router {
             name: (*name).to_owned(),
             addresses: vec![address.ip().to_string()],
             port: address.port().into(),
+            by_route: false,
         };
         let hosts = hosts.iter().map(host).collect();
         self.say(domain, Answer::Hosts(Hosts { destination: "the destination".to_owned(), hosts }));
