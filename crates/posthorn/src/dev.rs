@@ -38,7 +38,7 @@ pub(crate) struct Args {
 /// SIGINT. What was stored stays in the directory.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let ports = Ports::new(args.port_offset)?;
-    let sources = sources(&args.settings, &ports)?;
+    let sources = sources(&args, &ports)?;
     settings::refuse_unknown(&sources)?;
     let mistakes: Vec<_> =
         Service::ALL.iter().filter_map(|service| service.load(&sources).err()).flatten().collect();
@@ -71,9 +71,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 }
 
 /// The settings of development, which the caller's own (the file, the environment, `--set`) override.
-fn sources(args: &SettingsArgs, ports: &Ports) -> Result<Sources> {
-    let mut sources = args.sources()?;
-    let mut file = ports.settings()?;
+fn sources(args: &Args, ports: &Ports) -> Result<Sources> {
+    let mut sources = args.settings.sources()?;
+    let mut file = ports.settings(&args.data)?;
     merge(&mut file, std::mem::take(&mut sources.file));
     sources.file = file;
     Ok(sources)

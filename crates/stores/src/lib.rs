@@ -5,7 +5,7 @@ mod postgres;
 mod redis;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use postgres::{Durability, Postgres};
 pub use redis::Redis;
@@ -52,4 +52,10 @@ impl Error {
 pub fn free_port() -> Result<u16, Error> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Error::io("looking for a free port"))?;
     Ok(listener.local_addr().map_err(Error::io("looking for a free port"))?.port())
+}
+
+/// Whether a server can have a Unix socket at `path`, and a URL name it as it stands: the system takes 107 bytes.
+fn is_plain_socket(path: &Path) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    path.is_absolute() && path.to_str().is_some_and(|text| text.len() <= 107 && text.chars().all(plain))
 }

@@ -1,9 +1,12 @@
 //! The ports of `posthorn dev`, and the settings that differ from production's.
 
 use std::fmt;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use posthorn_stores::{Postgres, Redis};
 
+use super::stores;
 use crate::services::Service;
 
 /// Every port, moved by the offset.
@@ -62,9 +65,19 @@ impl Ports {
         format!("http://127.0.0.1:{}", self.grpc(service))
     }
 
-    /// The settings of development: these ports, the private stores, loopback destinations allowed, generous limits.
-    pub(super) fn settings(self) -> Result<toml::Table> {
-        let database = |role: &str| format!("postgres://{role}@127.0.0.1:{}/posthorn", self.postgres());
+    /// The settings of development: these ports, the private stores below `data`, loopback destinations allowed,
+    /// generous limits.
+    pub(super) fn settings(self, data: &Path) -> Result<toml::Table> {
+        let port = self.postgres();
+        let at = match Postgres::socket_dir(&stores::postgres_dir(data), port) {
+            Some(socket) => format!("localhost:{port}/posthorn?host={}", socket.display()),
+            None => format!("127.0.0.1:{port}/posthorn"),
+        };
+        let database = |role: &str| format!("postgres://{role}@{at}");
+        let redis = match Redis::socket(&stores::redis_dir(data)) {
+            Some(socket) => format!("unix://{}", socket.display()),
+            None => format!("redis://127.0.0.1:{}", self.redis()),
+        };
         let listen = |service: Service| {
             format!(
                 "[{}.listen]\ngrpc = '127.0.0.1:{}'\nhttp = '127.0.0.1:{}'\n",
@@ -81,7 +94,7 @@ impl Ports {
              [ingress.submission]\nlisten = ['127.0.0.1:{submission}']\n\
              [ingress.limits]\nconnections_per_client = 1000\nmessage_size = '{LARGEST_MESSAGE}'\n\
              [queue]\nrouter = '{router}'\n[queue.database]\nurl = '{}'\n\
-             [queue.redis]\nurl = 'redis://127.0.0.1:{}'\n\
+             [queue.redis]\nurl = '{redis}'\n\
              [router]\nqueue = '{queue}'\npostmaster = 'alice@example.test'\n[router.database]\nurl = '{}'\n\
              [local_delivery]\nqueue = '{queue}'\nrouter = '{router}'\n[local_delivery.database]\nurl = '{}'\n\
              [local_delivery.mailbox]\nmax_append = '{LARGEST_MESSAGE}'\n\
@@ -89,7 +102,6 @@ impl Ports {
              own_addresses = ['127.0.0.1:{smtp}', '127.0.0.1:{submission}']\n\
              {}",
             database("posthorn_queue"),
-            self.redis(),
             database("posthorn_router"),
             database("posthorn_local_delivery"),
             Service::ALL.map(listen).concat(),

@@ -80,13 +80,21 @@ impl Stores {
     }
 }
 
+pub(super) fn postgres_dir(data: &Path) -> PathBuf {
+    data.join("postgres")
+}
+
+pub(super) fn redis_dir(data: &Path) -> PathBuf {
+    data.join("redis")
+}
+
 async fn start_postgres(data: &Path, ports: &Ports) -> Result<Postgres> {
-    let (dir, port) = (data.join("postgres"), ports.postgres());
+    let (dir, port) = (postgres_dir(data), ports.postgres());
     Ok(tokio::task::spawn_blocking(move || Postgres::start(&dir, port, Durability::Full)).await??)
 }
 
 async fn start_redis(data: &Path, ports: &Ports) -> Result<Redis> {
-    let (dir, port) = (data.join("redis"), ports.redis());
+    let (dir, port) = (redis_dir(data), ports.redis());
     Ok(tokio::task::spawn_blocking(move || Redis::start(&dir, port)).await??)
 }
 
