@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::store::{self, messages::MessageRow};
-use crate::watch::Watched;
+use crate::store;
+use crate::watch::{Arrived, Watched};
 
 const CHANNEL: &str = "posthorn_mailbox";
 /// A payload has at most 8,000 bytes; an account with its mod-sequence at most 52.
@@ -57,10 +57,16 @@ impl Changed {
         newest.into_iter().for_each(|change| self.tell_others(change));
     }
 
-    /// A message has come into a mailbox, alone, and this is its row.
-    pub(crate) fn tell_arrival(&self, account: Uuid, modseq: i64, row: impl FnOnce() -> MessageRow) {
-        self.watched.wake_by_arrival(account, row);
+    /// A message has come into a mailbox, alone.
+    pub(crate) fn tell_arrival(&self, account: Uuid, arrived: Arrived) {
+        let modseq = arrived.row.modseq;
+        self.watched.wake_by_arrival(account, arrived);
         self.tell_others((account, modseq));
+    }
+
+    /// Whether anybody here waits for changes of a mailbox.
+    pub(crate) fn is_watched(&self, account: Uuid) -> bool {
+        self.watched.is_watched(account)
     }
 
     fn tell_others(&self, change: (Uuid, i64)) {

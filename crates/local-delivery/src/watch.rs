@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::store::messages::MessageRow;
+use crate::summary::Summary;
 
 /// The mailboxes that are watched, each with the highest mod-sequence that is known of it.
 #[derive(Debug, Clone, Default)]
@@ -24,10 +25,17 @@ struct Waiting {
 #[derive(Debug, Clone, Default)]
 struct Known {
     modseq: i64,
-    /// The message with that mod-sequence, where it came alone and into a mailbox that is watched.
-    arrived: Option<Arc<MessageRow>>,
+    /// The message with that mod-sequence, where it came alone.
+    arrived: Option<Arc<Arrived>>,
     /// Grows when there may be changes without their numbers being known.
     looks: u64,
+}
+
+/// A message that has come into a mailbox, with all that a watcher is told of it.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) row: MessageRow,
+    pub(crate) summary: Summary,
 }
 
 /// A place among those who wait for one mailbox; given up when dropped.
@@ -65,15 +73,18 @@ impl Watched {
     }
 
     /// Wakes those who wait for a mailbox into which a message came.
-    pub(crate) fn wake_by_arrival(&self, account: Uuid, row: impl FnOnce() -> MessageRow) {
+    pub(crate) fn wake_by_arrival(&self, account: Uuid, arrived: Arrived) {
         if let Some(known) = self.lock().accounts.get(&account) {
-            let row = row();
             known.send_if_modified(|known| {
-                let news = known.raise(row.modseq);
-                known.arrived = Some(Arc::new(row)).filter(|row| row.modseq == known.modseq);
+                let news = known.raise(arrived.row.modseq);
+                known.arrived = Some(Arc::new(arrived)).filter(|arrived| arrived.row.modseq == known.modseq);
                 news
             });
         }
+    }
+
+    pub(crate) fn is_watched(&self, account: Uuid) -> bool {
+        self.lock().accounts.contains_key(&account)
     }
 
     /// Wakes all: notices may have been lost.
@@ -113,7 +124,7 @@ impl Known {
 impl Watcher {
     /// The highest mod-sequence that this process has heard of, committed for sure; 0 when of none; and the message that
     /// has it, if it is known. It is no news any more.
-    pub(crate) fn known(&mut self) -> (i64, Option<Arc<MessageRow>>) {
+    pub(crate) fn known(&mut self) -> (i64, Option<Arc<Arrived>>) {
         let known = self.known.borrow_and_update();
         (known.modseq, known.arrived.clone())
     }

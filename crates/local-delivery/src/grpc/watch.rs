@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::messages::optional_folder;
+use super::messages::{optional_folder, summary};
 use super::{BoxStream, Mailboxes};
 use crate::callers::Caller;
 use crate::error::Failure;
@@ -121,12 +121,15 @@ impl Watch {
             }
             // What is known now is visible to the statement that follows.
             let (known, arrived) = self.watcher.known();
-            let changes = match arrived.filter(|row| self.is_next(row)) {
-                Some(row) => vec![Change::Message(MessageRow::clone(&row))],
-                None => self.look().await.map_err(Failure::from)?,
-            };
-            self.read_all = changes.len() < PAGE as usize;
-            self.take(changes).await?;
+            if let Some(arrived) = arrived.filter(|arrived| self.is_next(&arrived.row)) {
+                let message = summary(arrived.row.clone(), arrived.summary.clone());
+                self.unsent.push_back(response(Sent::Message(message), known));
+                self.read_all = true;
+            } else {
+                let changes = self.look().await.map_err(Failure::from)?;
+                self.read_all = changes.len() < PAGE as usize;
+                self.take(changes).await?;
+            }
             if self.read_all {
                 self.after = self.after.max(known);
             }

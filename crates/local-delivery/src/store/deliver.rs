@@ -12,27 +12,41 @@ use super::deliver_here::deliver_here;
 use super::lock::{Account, create, lock, missing};
 use crate::placement::{Arrival, Folder, Mailbox, Place, Placed, place};
 
+/// What came of arrivals, of each.
+pub(crate) struct Delivered {
+    pub(crate) placed: Vec<Placed>,
+    /// How the content of one that came alone begins, if that was asked for and could be had on the way.
+    pub(crate) start: Option<Vec<u8>>,
+}
+
+impl From<Vec<Placed>> for Delivered {
+    fn from(placed: Vec<Placed>) -> Self {
+        Self { placed, start: None }
+    }
+}
+
 /// Puts `arrivals` into their mailboxes, all in one transaction, and says of each what came of it. An arrival that was
 /// delivered before (same message, mailbox and recipient), also earlier in this batch, changes nothing (R4). `at` is when
-/// they arrive.
+/// they arrive; `start`, how much of the content is wanted of one that comes alone.
 pub(crate) async fn deliver(
     standing: &Standing,
     arrivals: &[&Arrival],
     at: OffsetDateTime,
-) -> sqlx::Result<Vec<Placed>> {
+    start: Option<usize>,
+) -> sqlx::Result<Delivered> {
     let accounts: Vec<Uuid> =
         arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
     standing
         .with(async |connection| {
-            if let Some(placed) = deliver_here(connection, arrivals, at).await? {
-                return Ok(placed);
+            if let Some(delivered) = deliver_here(connection, arrivals, at, start).await? {
+                return Ok(delivered);
             }
             if let Some(placed) = deliver_plain(connection, arrivals, at).await? {
-                return Ok(placed);
+                return Ok(placed.into());
             }
             loop {
                 match deliver_locked(connection, &accounts, arrivals, at).await? {
-                    Locked::Placed(placed) => return Ok(placed),
+                    Locked::Placed(placed) => return Ok(placed.into()),
                     Locked::Missing(accounts) => create(&mut *connection, &accounts).await?,
                 }
             }

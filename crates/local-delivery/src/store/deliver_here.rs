@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::column;
+use super::deliver::Delivered;
 use crate::placement::{Arrival, Place, Placed};
 
 #[derive(sqlx::FromRow)]
@@ -12,10 +13,12 @@ struct First {
     folder_id: i32,
     uid: i64,
     modseq: i64,
+    start: Option<Vec<u8>>,
 }
 
 /// Puts arrivals into their mailbox. `None`, and nothing was done, where that is not plain: they are for several folders,
-/// the mailbox or the folder is missing, they do not fit, or some were delivered before.
+/// the mailbox or the folder is missing, they do not fit, or some were delivered before. `start`: of one alone, so many
+/// bytes of its content are read with it.
 ///
 /// The account's row is locked by its update, as by all who change a mailbox; where it does not qualify nothing else
 /// happens. What the statement could not see when it began - a delivery of the same, a folder that went - breaks a
@@ -24,7 +27,8 @@ pub(super) async fn deliver_here(
     connection: &mut PgConnection,
     arrivals: &[&Arrival],
     at: OffsetDateTime,
-) -> sqlx::Result<Option<Vec<Placed>>> {
+    start: Option<usize>,
+) -> sqlx::Result<Option<Delivered>> {
     let [first, others @ ..] = arrivals else { return Ok(None) };
     let here =
         |a: &&Arrival| (a.account_id, &a.folder, a.quota) == (first.account_id, &first.folder, first.quota);
@@ -58,7 +62,10 @@ pub(super) async fn deliver_here(
              SELECT $6, folder_id, uid + nr - 1, message_id, message_id, size, account.modseq + nr, return_path,
                     delivered_to, $11
              FROM arrival, account LEFT JOIN folder ON true)
-         SELECT folder_id, uid, modseq + 1 AS modseq FROM folder",
+         SELECT folder_id, uid, modseq + 1 AS modseq,
+                CASE WHEN $12 > 0 THEN (SELECT substring(data FROM 1 FOR $12) FROM content.chunk
+                                        WHERE content_id = ($1::uuid[])[1] AND seq = 0) END AS start
+         FROM folder",
     )
     .bind(column(arrivals, |a| a.message_id))
     .bind(column(arrivals, |a| a.recipient_key()))
@@ -71,10 +78,11 @@ pub(super) async fn deliver_here(
     .bind(arrivals.len() as i64)
     .bind(first.quota as i64)
     .bind(at)
+    .bind(start.filter(|_| others.is_empty()).map(|bytes| bytes as i32))
     .fetch_optional(connection)
     .await;
     match done {
-        Ok(done) => Ok(done.map(|first| first.placed(arrivals.len()))),
+        Ok(done) => Ok(done.map(|first| first.delivered(arrivals.len()))),
         Err(sqlx::Error::Database(error)) if is_constraint(&*error) => Ok(None),
         Err(error) => Err(error),
     }
@@ -82,9 +90,10 @@ pub(super) async fn deliver_here(
 
 impl First {
     /// The arrivals stand one behind the other.
-    fn placed(&self, count: usize) -> Vec<Placed> {
-        let place = |n| Place { folder_id: self.folder_id, uid: self.uid + n, modseq: self.modseq + n };
-        (0..count as i64).map(|n| Placed::At(place(n))).collect()
+    fn delivered(self, count: usize) -> Delivered {
+        let Self { folder_id, uid, modseq, start } = self;
+        let place = |n| Placed::At(Place { folder_id, uid: uid + n, modseq: modseq + n });
+        Delivered { placed: (0..count as i64).map(place).collect(), start }
     }
 }
 

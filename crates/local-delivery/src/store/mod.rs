@@ -15,7 +15,7 @@ pub(crate) mod messages;
 mod pool;
 pub(crate) mod transfer;
 
-pub(crate) use deliver::deliver;
+pub(crate) use deliver::{Delivered, deliver};
 pub(crate) use lock::{create, modseqs};
 pub use pool::migrate;
 pub(crate) use pool::{Kind, Ways, answers, connect, connect_for_notices, kind};

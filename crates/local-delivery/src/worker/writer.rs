@@ -15,7 +15,9 @@ use super::item::{arrivals, outcome, store_failed, verdict};
 use crate::notify::Changed;
 use crate::placement::{Arrival, Place, Placed};
 use crate::store::messages::MessageRow;
-use crate::store::{self, Kind};
+use crate::store::{self, Delivered, Kind};
+use crate::summary::{PREFIX_BYTES, Summary};
+use crate::watch::Arrived;
 
 pub(crate) struct Writer {
     pub(crate) standing: Arc<Standing>,
@@ -80,11 +82,13 @@ impl Writer {
         }
         let started = Instant::now();
         let at = to_the_microsecond(OffsetDateTime::now_utc());
+        let watched = matches!(arrivals[..], [one] if self.changed.is_watched(one.account_id));
+        let start = watched.then_some(PREFIX_BYTES);
         let mut victim = 0;
         let mut pause = Duration::from_millis(100);
-        let placed = loop {
-            let error = match store::deliver(&self.standing, &arrivals, at).await {
-                Ok(placed) => break placed,
+        let Delivered { placed, start } = loop {
+            let error = match store::deliver(&self.standing, &arrivals, at, start).await {
+                Ok(delivered) => break delivered,
                 Err(error) => error,
             };
             match store::kind(&error) {
@@ -102,7 +106,7 @@ impl Writer {
             }
         };
         self.postgres.met();
-        self.tell(&arrivals, &placed, at);
+        self.tell(&arrivals, &placed, start, at);
         metrics::histogram!("posthorn_local_delivery_batch_copies").record(arrivals.len() as f64);
         metrics::histogram!("posthorn_local_delivery_batch_seconds").record(started.elapsed().as_secs_f64());
         Ok(placed)
@@ -110,9 +114,10 @@ impl Writer {
 
     /// Wakes those who watch the mailboxes. Also for what had been delivered before: whoever did may have died before
     /// it told.
-    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed], at: OffsetDateTime) {
-        if let ([arrival], [Placed::At(place)]) = (arrivals, placed) {
-            self.changed.tell_arrival(arrival.account_id, place.modseq, || row(arrival, place, at));
+    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed], start: Option<Vec<u8>>, at: OffsetDateTime) {
+        if let ([arrival], [Placed::At(place)], Some(start)) = (arrivals, placed, start) {
+            let arrived = Arrived { row: row(arrival, place, at), summary: Summary::parse(&start) };
+            self.changed.tell_arrival(arrival.account_id, arrived);
         } else {
             self.tell_changes(arrivals, placed);
         }
