@@ -9,15 +9,22 @@ use sqlx::Connection as _;
 
 use crate::running::{LIMIT, Router, database};
 
-async fn is_taken(router: &mut Router, recipient: &str) -> bool {
+async fn asked(router: &mut Router, recipient: &str) -> Result<bool, tonic::Status> {
     let request = wire::VerifyRequest { recipients: vec![recipient.into()] };
-    let results = router.routing.verify(request).await.unwrap().into_inner().results;
-    matches!(results[0].result, Some(wire::verify_result::Result::Local(_)))
+    let results = router.routing.verify(request).await?.into_inner().results;
+    Ok(matches!(results[0].result, Some(wire::verify_result::Result::Local(_))))
+}
+
+async fn is_taken(router: &mut Router, recipient: &str) -> bool {
+    asked(router, recipient).await.unwrap()
 }
 
 async fn until(router: &mut Router, recipient: &str, taken: bool) {
     let what = format!("{recipient} to be taken: {taken}");
-    wait::until(&what, LIMIT, async || (is_taken(router, recipient).await == taken).then_some(())).await;
+    // No answer for a moment, where connections to the directory were cut, is no answer to the question.
+    let mut answered =
+        async || asked(router, recipient).await.is_ok_and(|answer| answer == taken).then_some(());
+    wait::until(&what, LIMIT, answered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
