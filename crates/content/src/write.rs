@@ -81,7 +81,8 @@ impl Upload {
         self.size
     }
 
-    /// Takes the next bytes, of any length; writes the chunks that they complete.
+    /// Takes the next bytes, of any length; writes the chunks that they complete. `RowNotFound` when nothing came for so
+    /// long that it was collected.
     pub async fn push(&mut self, connection: &mut PgConnection, bytes: &[u8]) -> sqlx::Result<()> {
         self.size += bytes.len() as u64;
         self.pending.extend_from_slice(bytes);
@@ -110,13 +111,20 @@ impl Upload {
         Ok(self.size)
     }
 
+    /// Each chunk begins the grace anew. An upload that was collected meanwhile has no more: nobody would find them.
     async fn append(&mut self, connection: &mut PgConnection, chunk: &[u8]) -> sqlx::Result<()> {
-        sqlx::query("INSERT INTO content.chunk (content_id, seq, data) VALUES ($1, $2, $3)")
-            .bind(self.id.uuid())
-            .bind(self.seq)
-            .bind(chunk)
-            .execute(connection)
-            .await?;
+        let done = sqlx::query(
+            "WITH held AS (UPDATE content.released SET released_at = now() WHERE content_id = $1 RETURNING content_id)
+             INSERT INTO content.chunk (content_id, seq, data) SELECT content_id, $2, $3 FROM held",
+        )
+        .bind(self.id.uuid())
+        .bind(self.seq)
+        .bind(chunk)
+        .execute(connection)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(sqlx::Error::RowNotFound);
+        }
         self.seq += 1;
         Ok(())
     }

@@ -102,3 +102,28 @@ async fn what_is_deleted_is_gone_from_both_tables() {
     assert_eq!(posthorn_content::read_whole(&mut connection, id).await.unwrap(), None);
     assert_eq!(posthorn_content::released_before(&mut connection, Duration::ZERO, 10).await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn an_upload_that_was_collected_leaves_nothing_behind() {
+    let pool = store().await;
+    let mut connection = pool.acquire().await.unwrap();
+    let id = MessageId::generate();
+    let mut upload = Upload::begin(&mut connection, id).await.unwrap();
+    upload.push(&mut connection, &bytes(CHUNK_BYTES)).await.unwrap();
+    posthorn_content::delete(&mut connection, &[id]).await.unwrap();
+    let refused = upload.push(&mut connection, &bytes(CHUNK_BYTES)).await;
+    assert!(matches!(refused, Err(sqlx::Error::RowNotFound)), "{refused:?}");
+    assert_eq!(posthorn_content::read_whole(&mut connection, id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_not_collected() {
+    let pool = store().await;
+    let mut connection = pool.acquire().await.unwrap();
+    let id = MessageId::generate();
+    let mut upload = Upload::begin(&mut connection, id).await.unwrap();
+    let began = posthorn_content::released_before(&mut connection, Duration::ZERO, 1).await.unwrap();
+    upload.push(&mut connection, &bytes(CHUNK_BYTES)).await.unwrap();
+    let now = posthorn_content::released_before(&mut connection, Duration::ZERO, 1).await.unwrap();
+    assert!(now[0].at > began[0].at);
+}
