@@ -62,6 +62,7 @@ impl From<mail::Status> for wire::Status {
             code: status.code().into(),
             enhanced: status.enhanced().to_string(),
             text: status.text().to_owned(),
+            words: wire::Words::from(status.words()).into(),
         }
     }
 }
@@ -75,7 +76,29 @@ impl TryFrom<wire::Status> for mail::Status {
             "" => None,
             text => Some(parse_field("status.enhanced", text)?),
         };
-        Self::received(code, enhanced, &status.text).map_err(|e| invalid("status.code", e))
+        let words = status.words().into();
+        let received = Self::received(code, enhanced, &status.text).map_err(|e| invalid("status.code", e))?;
+        Ok(received.in_words(words))
+    }
+}
+
+impl From<mail::Words> for wire::Words {
+    fn from(words: mail::Words) -> Self {
+        match words {
+            mail::Words::Own => Self::Unspecified,
+            mail::Words::Said => Self::Said,
+            mail::Words::SaidBare => Self::SaidBare,
+        }
+    }
+}
+
+impl From<wire::Words> for mail::Words {
+    fn from(words: wire::Words) -> Self {
+        match words {
+            wire::Words::Unspecified => Self::Own,
+            wire::Words::Said => Self::Said,
+            wire::Words::SaidBare => Self::SaidBare,
+        }
     }
 }
 

@@ -61,13 +61,14 @@ fn write_recipient(out: &mut String, recipient: &RecipientReport) {
     header(out, "Final-Recipient", &typed);
     header(out, "Action", recipient.action.keyword());
     header(out, "Status", &recipient.status.to_string());
-    if let Some(host) = &recipient.remote_mta {
+    // RFC 3464 §2.3.5: the server that reported. One that said nothing is named in Posthorn's own words alone.
+    if let Some(host) = recipient.remote_mta.as_ref().filter(|_| recipient.is_quoted()) {
         header(out, "Remote-MTA", &format!("dns; {}", printable(host)));
     }
-    if let Some(said) = &recipient.diagnostic {
+    if let Some(diagnostic) = &recipient.diagnostic {
         // RFC 3464 §2.3.6: "smtp" is for what an SMTP server said, not for Posthorn's own words.
-        let kind = if recipient.remote_mta.is_some() { "smtp" } else { "X-Posthorn" };
-        header(out, "Diagnostic-Code", &format!("{kind}; {}", printable(&said.to_string())));
+        let kind = if recipient.is_quoted() { "smtp" } else { "X-Posthorn" };
+        header(out, "Diagnostic-Code", &format!("{kind}; {}", printable(&diagnostic.quoted())));
     }
     if let Some(at) = recipient.last_attempt {
         header(out, "Last-Attempt-Date", &date(at));
@@ -169,15 +170,19 @@ fn decode(kind: &str, address: &str) -> String {
 
 /// `550 5.1.1 no such user`, or `550 no such user`.
 fn diagnostic(kind: &str, words: &str) -> Option<Status> {
-    if !kind.eq_ignore_ascii_case("smtp") && !kind.eq_ignore_ascii_case("x-posthorn") {
+    let status = if kind.eq_ignore_ascii_case("smtp") {
+        Status::said
+    } else if kind.eq_ignore_ascii_case("x-posthorn") {
+        Status::received
+    } else {
         return None;
-    }
+    };
     let code = words.get(..3)?.parse().ok()?;
     let rest = words.get(3..)?.trim_start_matches(['-', ' ']);
     let (first, text) = rest.split_once(' ').unwrap_or((rest, ""));
     match first.parse::<EnhancedStatus>() {
-        Ok(enhanced) => Status::received(code, Some(enhanced), text),
-        Err(_) => Status::received(code, None, rest),
+        Ok(enhanced) => status(code, Some(enhanced), text),
+        Err(_) => status(code, None, rest),
     }
     .ok()
 }

@@ -1,6 +1,6 @@
 //! What a notice says.
 
-use posthorn_mail::{Address, Body, Domain, EnhancedStatus, MessageId, Status};
+use posthorn_mail::{Address, Body, Domain, EnhancedStatus, MessageId, Status, Words};
 use time::OffsetDateTime;
 
 /// What happened to some recipients of one message, for its sender.
@@ -43,7 +43,7 @@ pub struct RecipientReport {
     pub status: EnhancedStatus,
     /// The words of the server that refused, deferred or took it, or Posthorn's own.
     pub diagnostic: Option<Status>,
-    /// The host that spoke them; `None` when Posthorn itself did.
+    /// The host that was tried; in the fields, only where it spoke the words.
     pub remote_mta: Option<String>,
     /// When it was last tried.
     pub last_attempt: Option<OffsetDateTime>,
@@ -64,6 +64,11 @@ impl RecipientReport {
             last_attempt: None,
             will_retry_until: None,
         }
+    }
+
+    /// Whether the diagnostic is what a server said.
+    pub(crate) fn is_quoted(&self) -> bool {
+        self.diagnostic.as_ref().is_some_and(|status| status.words() != Words::Own)
     }
 }
 

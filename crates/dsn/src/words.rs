@@ -101,12 +101,11 @@ fn write_recipient(out: &mut String, recipient: &RecipientReport) {
     if matches!(recipient.action, Action::Failed | Action::Delayed) {
         write_reason(out, recipient);
     }
-    match &recipient.remote_mta {
-        Some(host) if let Some(said) = &recipient.diagnostic => {
-            let _ = writeln!(out, "    The server {} said:", one_line(host));
-            wrap(out, "      ", "      ", &one_line(&said.to_string()));
-        }
-        _ => {}
+    if let (Some(said), true) = (&recipient.diagnostic, recipient.is_quoted()) {
+        let host =
+            recipient.remote_mta.as_deref().map_or_else(String::new, |host| format!(" {}", one_line(host)));
+        let _ = writeln!(out, "    The server{host} said:");
+        wrap(out, "      ", "      ", &one_line(&said.quoted()));
     }
     match (recipient.action, recipient.will_retry_until) {
         (Action::Failed, _) if recipient.status.class() == 4 => {
@@ -124,8 +123,12 @@ fn write_recipient(out: &mut String, recipient: &RecipientReport) {
 
 /// Why: what the code means, and Posthorn's own words.
 fn write_reason(out: &mut String, recipient: &RecipientReport) {
-    let own = recipient.diagnostic.as_ref().filter(|_| recipient.remote_mta.is_none());
+    let own = recipient.diagnostic.as_ref().filter(|_| !recipient.is_quoted());
     let own = own.map(|said| one_line(said.text())).filter(|words| !words.is_empty());
+    let own = own.map(|words| match recipient.remote_mta.as_deref().map(one_line) {
+        Some(host) if !words.contains(&host) => format!("{words} [{host}]"),
+        _ => words,
+    });
     if let Some(words) = own.as_ref().filter(|_| !says_why(recipient)) {
         return wrap(out, "    ", "    ", &format!("{words} ({})", recipient.status));
     }
@@ -137,7 +140,7 @@ fn write_reason(out: &mut String, recipient: &RecipientReport) {
 
 /// Whether the code says more than "no": an operator's bounce has a reason in words alone.
 fn says_why(recipient: &RecipientReport) -> bool {
-    recipient.remote_mta.is_some() || recipient.status.subject() != 0
+    recipient.is_quoted() || recipient.status.subject() != 0
 }
 
 /// An address as people write it. Domains keep their ASCII form where the local part is ASCII: so it was typed.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use posthorn_dsn::{Action, RecipientReport, Report, Returned};
-use posthorn_mail::{Address, Body, Status};
+use posthorn_mail::{Address, Body, Status, Words};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -19,10 +19,11 @@ fn address(text: &str) -> Address {
     text.parse().unwrap()
 }
 
-fn status(text: &str) -> Option<Status> {
+fn status(text: &str, words: Words) -> Option<Status> {
     let (code, rest) = text.split_once(' ').unwrap();
     let (enhanced, text) = rest.split_once(' ').unwrap();
-    Some(Status::received(code.parse().unwrap(), enhanced.parse().ok(), text).unwrap())
+    let status = Status::received(code.parse().unwrap(), enhanced.parse().ok(), text).unwrap();
+    Some(status.in_words(words))
 }
 
 fn message(body: &str) -> Vec<u8> {
@@ -31,7 +32,7 @@ fn message(body: &str) -> Vec<u8> {
 
 /// One recipient, with the words of a server or of Posthorn.
 fn recipient(to: &str, action: Action, said: &str, host: Option<&str>) -> RecipientReport {
-    let diagnostic = status(said);
+    let diagnostic = status(said, if host.is_some() { Words::Said } else { Words::Own });
     RecipientReport {
         original_recipient: Some(format!("rfc822;{to}")),
         status: diagnostic.as_ref().unwrap().enhanced(),

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use posthorn_dsn::{Action, RecipientReport, Report, Returned};
-use posthorn_mail::{Address, Body, EnhancedStatus, Status};
+use posthorn_mail::{Address, Body, EnhancedStatus, Status, Words};
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
@@ -28,11 +28,15 @@ fn recipient() -> impl Strategy<Value = RecipientReport> {
         Status::received(code, Some(enhanced), &text).unwrap()
     });
     (address(), action, prop::option::of(said), prop::option::of("[a-z]{1,60}"), prop::option::of(date()))
-        .prop_map(|(to, action, diagnostic, remote_mta, last_attempt)| RecipientReport {
-            diagnostic,
-            remote_mta,
-            last_attempt,
-            ..RecipientReport::new(to, action, EnhancedStatus::new(5, 1, 1))
+        .prop_map(|(to, action, diagnostic, host, last_attempt)| {
+            let words = if host.is_some() { Words::Said } else { Words::Own };
+            let diagnostic = diagnostic.map(|status| status.in_words(words));
+            RecipientReport {
+                remote_mta: host.filter(|_| diagnostic.is_some()),
+                diagnostic,
+                last_attempt,
+                ..RecipientReport::new(to, action, EnhancedStatus::new(5, 1, 1))
+            }
         })
 }
 

@@ -12,4 +12,4 @@ pub use domain::{Domain, DomainError, Host};
 pub use envelope::{Body, Envelope, Notify, Recipient, Ret};
 pub use message_id::{MessageId, MessageIdError};
 pub use outcome::{Outcome, RemoteServer, Verdict};
-pub use status::{EnhancedStatus, Status, StatusError};
+pub use status::{EnhancedStatus, Status, StatusError, Words};

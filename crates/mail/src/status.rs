@@ -88,6 +88,19 @@ pub struct Status {
     code: u16,
     enhanced: EnhancedStatus,
     text: String,
+    words: Words,
+}
+
+/// Whose words a status is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Words {
+    /// Posthorn's own.
+    #[default]
+    Own,
+    /// Those of a server that was talked to.
+    Said,
+    /// The same, but it gave no enhanced code, or one that disagrees with its reply code: that one is assumed.
+    SaidBare,
 }
 
 impl Status {
@@ -102,11 +115,23 @@ impl Status {
         if text.contains(['\r', '\n']) {
             text = text.replace(['\r', '\n'], " ");
         }
-        Self { code, enhanced, text }
+        Self { code, enhanced, text, words: Words::Own }
     }
 
-    /// A status as another server or service gave it: where the enhanced code disagrees with the reply code, the
-    /// reply code is believed.
+    /// The same, as the words of somebody.
+    #[must_use]
+    pub fn in_words(self, words: Words) -> Self {
+        Self { words, ..self }
+    }
+
+    /// What a server said. Where the enhanced code disagrees with the reply code, the reply code is believed.
+    pub fn said(code: u16, enhanced: Option<EnhancedStatus>, text: &str) -> Result<Self, StatusError> {
+        let status = Self::received(code, enhanced, text)?;
+        let words = if enhanced == Some(status.enhanced) { Words::Said } else { Words::SaidBare };
+        Ok(status.in_words(words))
+    }
+
+    /// A status as another service gave it; of the codes as [`Self::said`].
     pub fn received(code: u16, enhanced: Option<EnhancedStatus>, text: &str) -> Result<Self, StatusError> {
         if !(200..600).contains(&code) {
             return Err(StatusError::Code);
@@ -128,6 +153,19 @@ impl Status {
     /// The enhanced code.
     pub fn enhanced(&self) -> EnhancedStatus {
         self.enhanced
+    }
+
+    /// Whose words it is.
+    pub fn words(&self) -> Words {
+        self.words
+    }
+
+    /// As it was said: without an enhanced code that is only assumed.
+    pub fn quoted(&self) -> String {
+        match self.words {
+            Words::SaidBare => format!("{} {}", self.code, self.text),
+            Words::Own | Words::Said => self.to_string(),
+        }
     }
 
     /// The text, one line.
@@ -172,5 +210,16 @@ mod tests {
         assert_eq!(Status::received(452, enhanced, "full").unwrap().to_string(), "452 4.2.2 full");
         assert_eq!(Status::received(250, None, "ok").unwrap().to_string(), "250 2.0.0 ok");
         assert_eq!(Status::received(99, None, ""), Err(StatusError::Code));
+    }
+
+    #[test]
+    fn a_server_is_quoted_as_it_spoke() {
+        for (enhanced, quoted) in
+            [(Some("5.1.1"), "550 5.1.1 no"), (None, "550 no"), (Some("4.1.1"), "550 no")]
+        {
+            let enhanced = enhanced.and_then(|text| text.parse().ok());
+            assert_eq!(Status::said(550, enhanced, "no").unwrap().quoted(), quoted);
+        }
+        assert_eq!(Status::new(550, EnhancedStatus::new(5, 0, 0), "no").quoted(), "550 5.0.0 no");
     }
 }

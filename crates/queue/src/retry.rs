@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -74,6 +76,22 @@ impl Policy {
         Next::After(pause.min(left))
     }
 
+    /// When the last attempt is, as far as can be told, of a message that is given up at `end`, where the next attempt
+    /// after `attempts` is at `next`.
+    pub(crate) fn last(&self, attempts: u32, next: OffsetDateTime, end: OffsetDateTime) -> OffsetDateTime {
+        if self.attempts == 0 {
+            return end;
+        }
+        let mut at = next;
+        for attempts in attempts + 1..self.attempts {
+            at += self.pause(attempts, 0.5);
+            if at >= end {
+                break;
+            }
+        }
+        at.min(end)
+    }
+
     fn pause(&self, attempts: u32, jitter: f64) -> Duration {
         let at = attempts.saturating_sub(1) as usize;
         if let Some(last) = self.schedule.last() {
@@ -130,6 +148,17 @@ mod tests {
         for (left, next) in [(30, Some(10)), (10, Some(10)), (3, Some(3)), (0, None)] {
             let want = next.map_or(Next::GiveUp, |s| Next::After(Duration::from_secs(s)));
             assert_eq!(policy.next(Miss::Deferred, 1, Duration::from_secs(left), 0.0), want);
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_is_told_ahead() {
+        let at = |seconds: u64| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (limit, attempts, last) in
+            [(0, 1, 100), (1, 1, 5), (2, 1, 5), (3, 1, 7), (4, 1, 11), (4, 3, 5), (90, 1, 100)]
+        {
+            let policy = Policy { schedule: seconds(&[2, 2, 4]), attempts: limit, ..built_in() };
+            assert_eq!(policy.last(attempts, at(5), at(100)), at(last), "{attempts} of {limit}");
         }
     }
 

@@ -11,6 +11,8 @@ pub struct Status {
     /// Text for a person, without line breaks.
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
+    #[prost(enumeration = "Words", tag = "4")]
+    pub words: i32,
 }
 /// When the sender wants to hear of a recipient (RFC 3461 §4.1). A message without it means
 /// "failure and delay", as RFC 3461 lets a server choose.
@@ -157,6 +159,39 @@ pub struct RemoteServer {
     /// TLS version and cipher; empty when in the clear.
     #[prost(string, tag = "3")]
     pub tls: ::prost::alloc::string::String,
+}
+/// Whose words a Status is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Words {
+    /// Posthorn's own.
+    Unspecified = 0,
+    /// Those of a server that was talked to.
+    Said = 1,
+    /// The same, but it gave no enhanced code: that one is assumed.
+    SaidBare = 2,
+}
+impl Words {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WORDS_UNSPECIFIED",
+            Self::Said => "WORDS_SAID",
+            Self::SaidBare => "WORDS_SAID_BARE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WORDS_UNSPECIFIED" => Some(Self::Unspecified),
+            "WORDS_SAID" => Some(Self::Said),
+            "WORDS_SAID_BARE" => Some(Self::SaidBare),
+            _ => None,
+        }
+    }
 }
 /// What the content of a message holds (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -17,7 +17,7 @@ fn large(size: usize) -> Vec<u8> {
 #[tokio::test]
 async fn the_client_hears_what_the_queue_says() -> Result<()> {
     let world = World::start().await;
-    let refusal = mail::Status { code: 554, enhanced: "5.7.0".into(), text: "Not this one".into() };
+    let refusal = mail::Status { code: 554, enhanced: "5.7.0".into(), text: "Not this one".into(), words: 0 };
     for content in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)] {
         world.queue.set(Mood::Away);
         check(&world.send(&content).await?, 451, "4.3.0")?;

@@ -75,7 +75,7 @@ impl RoutingService for PlayedRouter {
 
 fn verdict(recipient: &str) -> wire::VerifyResult {
     let refused = |code, enhanced: &str, text: &str| {
-        Verdict::Refused(mail::Status { code, enhanced: enhanced.into(), text: text.into() })
+        Verdict::Refused(mail::Status { code, enhanced: enhanced.into(), text: text.into(), words: 0 })
     };
     let verdict = match recipient.split_once('@') {
         Some((local, "example.test")) if local.starts_with("unknown") => {

@@ -191,7 +191,10 @@ impl<'a> Effects<'a> {
         if to.is_empty() || !wanted(recipient.notify, occasion) {
             return;
         }
-        if let Some(report) = report(message, recipient, action) {
+        if let Some(mut report) = report(message, recipient, action) {
+            let (next, end) = (recipient.next_attempt_at, message.expires_at);
+            let last = || next.map_or(end, |next| self.policy.last(recipient.attempts, next, end));
+            report.will_retry_until = (action == Action::Delayed).then(last);
             self.tell.push(Tell { message: id, to: to.clone(), occasion, report });
         }
     }
@@ -256,7 +259,6 @@ fn report(message: &Message, recipient: &Recipient, action: Action) -> Option<Re
         diagnostic: last.filter(|_| action != Action::Expanded).map(|last| last.status.clone()),
         remote_mta: last.and_then(|last| last.server.as_ref()).map(|server| server.host.clone()),
         last_attempt: last.map(|last| last.at),
-        will_retry_until: (action == Action::Delayed).then_some(message.expires_at),
         ..RecipientReport::new(address, action, status)
     })
 }

@@ -328,7 +328,8 @@ pub(crate) fn remote(address: &str) -> Vec<work::RouteTarget> {
 }
 
 pub(crate) fn status(code: u32, text: &str) -> mail::Status {
-    mail::Status { code, enhanced: String::new(), text: text.into() }
+    let words = mail::Words::SaidBare.into();
+    mail::Status { code, enhanced: String::new(), text: text.into(), words }
 }
 
 fn wire(result: outcome::Result) -> mail::Outcome {

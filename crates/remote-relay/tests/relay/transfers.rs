@@ -262,7 +262,8 @@ async fn a_server_that_falls_silent_or_closes_at_starttls_gets_its_mail_in_the_c
 async fn what_the_router_says_without_hosts_is_an_outcome() {
     let world = World::start(&[]).await;
     world.router.say("local.example", Answer::Local(DomainIsLocal {}));
-    let status = |code, enhanced: &str| wire::Status { code, enhanced: enhanced.into(), text: "why".into() };
+    let status =
+        |code, enhanced: &str| wire::Status { code, enhanced: enhanced.into(), text: "why".into(), words: 0 };
     world.router.say("never.example", Answer::Refused(status(556, "5.1.10")));
     world.router.say("later.example", Answer::Refused(status(451, "4.4.3")));
     let (id, item) = item(&["a@local.example", "b@never.example", "c@later.example"], MESSAGE);

@@ -62,7 +62,7 @@ impl Reply {
             }
         }
         truncate(&mut text, MAX_TEXT);
-        Status::received(self.code, enhanced, &text).expect("a reply's code is 200 to 599")
+        Status::said(self.code, enhanced, &text).expect("a reply's code is 200 to 599")
     }
 }
 
