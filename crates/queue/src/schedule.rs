@@ -5,6 +5,7 @@
 mod ask;
 mod connection;
 mod item;
+mod keys;
 mod open;
 mod scripts;
 
@@ -20,6 +21,7 @@ pub(crate) use item::{Flow, Item, Key, Kind, Lane, Token};
 
 use crate::config;
 use connection::Connection;
+use keys::Keys;
 use scripts::{Scripts, malformed, millis, numbers, read_leasing, scripts, time_of};
 
 /// The most items that one script call is given: more would keep Redis from others for long.
@@ -34,8 +36,7 @@ const FILLING: &str = "30000";
 pub(crate) struct Schedule {
     connection: Connection,
     client: redis::Client,
-    prefix: String,
-    partitions: u16,
+    keys: Keys,
     scripts: &'static Scripts,
 }
 
@@ -52,8 +53,7 @@ impl Schedule {
         Ok(Self {
             connection: Connection::open(client.clone(), settings)?,
             client,
-            prefix: config.prefix.clone(),
-            partitions: config.partitions,
+            keys: Keys::new(&config.prefix, config.partitions),
             scripts: scripts(),
         })
     }
@@ -65,7 +65,7 @@ impl Schedule {
 
     /// The channel that tells other replicas of new work.
     pub(crate) fn channel(&self) -> String {
-        format!("{}:wake", self.prefix)
+        self.keys.channel()
     }
 
     /// Tells the other replicas something.
@@ -84,7 +84,7 @@ impl Schedule {
 
     /// The partitions of a kind.
     pub(crate) fn partitions(&self) -> std::ops::Range<u16> {
-        0..self.partitions
+        self.keys.partitions()
     }
 
     /// Schedules items; returns how many are new or sooner than before.
@@ -135,7 +135,7 @@ impl Schedule {
         for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut command = redis::cmd("ZADD");
-                command.arg(self.key(kind, partition, "due")).arg(how);
+                command.arg(self.keys.of(kind, partition, "due")).arg(how);
                 for item in items {
                     command.arg(at).arg(&item.bytes()[..]);
                 }
@@ -150,7 +150,7 @@ impl Schedule {
         for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut command = redis::cmd("ZREM");
-                command.arg(self.key(kind, partition, "due"));
+                command.arg(self.keys.of(kind, partition, "due"));
                 for item in items {
                     command.arg(&item.bytes()[..]);
                 }
@@ -243,7 +243,7 @@ impl Schedule {
 
     /// Notes what was learnt of a destination.
     pub(crate) async fn learn(&self, lane: Lane, learn: Learn, now: OffsetDateTime) -> RedisResult<()> {
-        let partition = (Kind::Remote, self.part_of_lane(lane));
+        let partition = (Kind::Remote, self.keys.partition_of_lane(lane));
         let mut call = self.call(&self.scripts.lane, partition);
         call.arg(millis(now)).arg(&lane.0[..]);
         match learn {
@@ -296,7 +296,7 @@ impl Schedule {
 
     async fn mark(&self, kind: Kind, partition: u16, how: &[&str]) -> RedisResult<bool> {
         let mut command = redis::cmd("SET");
-        command.arg(self.key(kind, partition, "filled")).arg(how);
+        command.arg(self.keys.of(kind, partition, "filled")).arg(how);
         let set: Option<String> = command.query_async(&mut self.connection.clone()).await?;
         Ok(set.is_some())
     }
@@ -306,41 +306,22 @@ impl Schedule {
         let mut leased = 0;
         for partition in self.partitions() {
             let mut command = redis::cmd("HLEN");
-            command.arg(self.key(kind, partition, "lease"));
+            command.arg(self.keys.of(kind, partition, "lease"));
             leased += command.query_async::<u64>(&mut self.connection.clone()).await?;
         }
         Ok(leased)
     }
 
-    /// The partition that an item is in: a lane of remote work, with its limits, is in one; all else goes by message.
-    pub(crate) fn part_of(&self, kind: Kind, key: &Key) -> u16 {
-        match kind {
-            Kind::Remote => self.part_of_lane(key.lane),
-            Kind::Route | Kind::Local => {
-                let [.., high, low] = *key.message.as_bytes();
-                u16::from_be_bytes([high, low]) % self.partitions
-            }
-        }
-    }
-
-    fn part_of_lane(&self, lane: Lane) -> u16 {
-        u16::from_be_bytes([lane.0[0], lane.0[1]]) % self.partitions
-    }
-
     fn split<T>(&self, items: impl Iterator<Item = (Kind, Key, T)>) -> BTreeMap<(Kind, u16), Vec<T>> {
         let mut parts: BTreeMap<(Kind, u16), Vec<T>> = BTreeMap::new();
         for (kind, key, item) in items {
-            parts.entry((kind, self.part_of(kind, &key))).or_default().push(item);
+            parts.entry((kind, self.keys.partition(kind, &key))).or_default().push(item);
         }
         parts
     }
 
-    fn key(&self, kind: Kind, partition: u16, name: &str) -> String {
-        format!("{}:{{{}.{partition}}}:{name}", self.prefix, kind.name())
-    }
-
     fn call<'a>(&self, script: &'a Script, (kind, partition): (Kind, u16)) -> redis::ScriptInvocation<'a> {
-        script.key(self.key(kind, partition, "due"))
+        script.key(self.keys.of(kind, partition, "due"))
     }
 }
 

@@ -16,10 +16,10 @@ impl Schedule {
         let mut open = HashSet::new();
         for partition in self.partitions() {
             let mut commands = redis::pipe();
-            let ready = commands.cmd("ZRANGEBYSCORE").arg(self.key(kind, partition, "lanes"));
+            let ready = commands.cmd("ZRANGEBYSCORE").arg(self.keys.of(kind, partition, "lanes"));
             ready.arg("-inf").arg(now);
             // What has come due since a worker last asked.
-            let due = commands.cmd("ZRANGEBYSCORE").arg(self.key(kind, partition, "due"));
+            let due = commands.cmd("ZRANGEBYSCORE").arg(self.keys.of(kind, partition, "due"));
             due.arg("-inf").arg(now).arg("LIMIT").arg(0).arg(PROMOTED_A_CALL);
             let (lanes, due): (Vec<Vec<u8>>, Vec<Vec<u8>>) =
                 commands.query_async(&mut self.connection.clone()).await?;
