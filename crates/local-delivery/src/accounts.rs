@@ -1,8 +1,8 @@
-//! Which account an address is: asked of the router, remembered for seconds.
+//! Which account an address is: asked of the router each time, which knows at once of an account that is deleted, or
+//! made again with the same address.
 
 use std::sync::Arc;
 
-use moka::future::Cache;
 use posthorn_api::routing::v1::{
     ResolveMailboxRequest, resolve_mailbox_request::Mailbox as Wanted,
     routing_service_client::RoutingServiceClient,
@@ -11,8 +11,6 @@ use posthorn_api::{error, key};
 use posthorn_service::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
-
-use crate::config::Mailbox;
 
 /// What the router knows of a mailbox.
 #[derive(Debug, Clone)]
@@ -23,31 +21,22 @@ pub(crate) struct Account {
     pub(crate) tenant: Arc<str>,
 }
 
-/// The router, and what it said lately.
+/// The router.
 #[derive(Debug, Clone)]
 pub(crate) struct Accounts {
     router: RoutingServiceClient<Channel>,
-    known: Cache<String, Account>,
 }
 
 impl Accounts {
-    pub(crate) fn new(router: Channel, config: &Mailbox) -> Self {
-        let known = Cache::builder().max_capacity(config.remember).time_to_live(config.remember_for).build();
-        Self { router: RoutingServiceClient::new(router), known }
+    pub(crate) fn new(router: Channel) -> Self {
+        Self { router: RoutingServiceClient::new(router) }
     }
 
-    /// The account of an address; many who ask for the same at once ask the router once.
+    /// The account of an address.
     pub(crate) async fn resolve(&self, address: &str) -> Result<Account, Status> {
         if address.is_empty() {
             return Err(error::invalid("mailbox", "is missing"));
         }
-        self.known
-            .try_get_with_by_ref(address, self.ask(address))
-            .await
-            .map_err(|status: Arc<Status>| (*status).clone())
-    }
-
-    async fn ask(&self, address: &str) -> Result<Account, Status> {
         let request = ResolveMailboxRequest { mailbox: Some(Wanted::Address(address.to_owned())) };
         let mut router = self.router.clone();
         let answer = match router.resolve_mailbox(request).await {

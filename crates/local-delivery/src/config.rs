@@ -56,10 +56,7 @@ pub struct Work {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mailbox {
-    /// How long the account behind an address is remembered.
-    #[serde(with = "humantime_serde")]
-    pub remember_for: Duration,
-    /// How many are.
+    /// API keys that are remembered.
     pub remember: u64,
     /// The largest message that can be appended.
     pub max_append: ByteSize,

@@ -54,7 +54,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         pool: pool.clone(),
         reading,
         callers: callers::Callers::new(router.clone(), &config),
-        accounts: accounts::Accounts::new(router.clone(), &config.mailbox),
+        accounts: accounts::Accounts::new(router.clone()),
         watched: watched.clone(),
         changed: changed.clone(),
         config: config.mailbox.clone(),

@@ -50,7 +50,6 @@ async fn a_watch_ends_with_its_key() {
     let mut world = World::start_with(|config| {
         config.trusted_networks = Default::default();
         config.mailbox.recheck_watched_every = Duration::from_millis(50);
-        config.mailbox.remember_for = Duration::from_millis(50);
     })
     .await;
     let alice = world.account(ALICE, 0);

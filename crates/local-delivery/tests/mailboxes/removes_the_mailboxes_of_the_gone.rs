@@ -105,3 +105,17 @@ async fn what_goes_while_mail_comes_is_right_in_between() {
     until(&world, "all to be removed", ROWS, 0).await;
     until(&world, "the contents to be collected", CONTENTS, 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_account_opens_nothing_and_its_successor_finds_nothing() {
+    let mut world = World::start().await;
+    let alice = world.account(ALICE, 0);
+    world.deliver(alice, "Subject: secret\r\n\r\n").await;
+    assert_eq!(world.list(ALICE, "").await.len(), 1);
+    world.delete_account(ALICE);
+    let list = api::ListFoldersRequest { mailbox: ALICE.into() };
+    let refused = world.mailbox.list_folders(list).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound);
+    world.account(ALICE, 0);
+    assert_eq!(world.list(ALICE, "").await.len(), 0);
+}
