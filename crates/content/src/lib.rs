@@ -13,12 +13,5 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Brings the schema `content` up to date; as the owner of the database. Safe when several run at once.
 pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
-    use sqlx::Connection as _;
-    let mut migrator = sqlx::migrate!();
-    migrator.create_schema("content");
-    migrator.dangerous_set_table_name("content.migration");
-    let mut connection = sqlx::PgConnection::connect(url).await?;
-    migrator.run(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
+    posthorn_database::migrate(url, "content", sqlx::migrate!()).await
 }

@@ -45,6 +45,21 @@ async fn many_are_written_and_read_at_once() {
 }
 
 #[tokio::test]
+async fn an_older_version_leaves_a_newer_schema_as_it_is() {
+    let url = posthorn_testkit::stores::database().await;
+    posthorn_content::migrate(&url).await.expect("the schema can be made");
+    let owner = PgPool::connect(&url).await.unwrap();
+    sqlx::query(
+        "INSERT INTO content.migration (version, description, success, checksum, execution_time)
+         VALUES (9000, 'of a newer version', true, '', 0)",
+    )
+    .execute(&owner)
+    .await
+    .unwrap();
+    posthorn_content::migrate(&url).await.expect("going back is no mistake");
+}
+
+#[tokio::test]
 async fn ranges_cross_chunks() {
     let pool = store().await;
     let mut connection = pool.acquire().await.unwrap();

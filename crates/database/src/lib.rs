@@ -6,10 +6,23 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 
 pub use standing::{Lent, Standing};
+
+/// Brings one schema up to date; as the owner of the database. Safe when several run at once. Migrations of a newer
+/// version that are done already stay: neighbouring versions work with each other's schema (R9).
+pub async fn migrate(url: &str, schema: &str, mut migrator: Migrator) -> Result<(), MigrateError> {
+    migrator.create_schema(schema.to_owned());
+    migrator.dangerous_set_table_name(format!("{schema}.migration"));
+    migrator.set_ignore_missing(true);
+    let mut connection = PgConnection::connect(url).await?;
+    migrator.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
 
 /// The section `database` of a service's settings.
 #[derive(Clone, Debug, Deserialize)]

@@ -45,14 +45,7 @@ pub(crate) struct Message {
 /// Brings the schema `spool` up to date; as the owner of the database, after `posthorn_content::migrate`. Safe when
 /// several run at once.
 pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
-    use sqlx::Connection as _;
-    let mut migrator = sqlx::migrate!();
-    migrator.create_schema("spool");
-    migrator.dangerous_set_table_name("spool.migration");
-    let mut connection = sqlx::PgConnection::connect(url).await?;
-    migrator.run(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
+    posthorn_database::migrate(url, "spool", sqlx::migrate!()).await
 }
 
 /// Whether an error means that Postgres, or the way to it, is away, and not that the statement is wrong.

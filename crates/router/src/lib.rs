@@ -66,12 +66,5 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
 
 /// Brings the schema `directory` up to date; as the owner of the database. Safe when several run at once.
 pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
-    use sqlx::Connection as _;
-    let mut migrator = sqlx::migrate!();
-    migrator.create_schema("directory");
-    migrator.dangerous_set_table_name("directory.migration");
-    let mut connection = sqlx::PgConnection::connect(url).await?;
-    migrator.run(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
+    posthorn_database::migrate(url, "directory", sqlx::migrate!()).await
 }

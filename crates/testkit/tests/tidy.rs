@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     // The shared shell.
     ("api", &["mail"]),
     ("smtp-io", &["mail", "smtp"]),
-    ("content", &["mail"]),
+    ("content", &["database", "mail"]),
     ("database", &[]),
     ("service", &[]),
     ("work", &["api", "mail", "service"]),

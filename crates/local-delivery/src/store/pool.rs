@@ -4,17 +4,11 @@ use std::sync::Arc;
 
 use posthorn_database::{Database, Standing};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 
 /// Brings the schema `mailbox` up to date; as the owner of the database. Safe when several run at once.
 pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
-    let mut migrator = sqlx::migrate!();
-    migrator.create_schema("mailbox");
-    migrator.dangerous_set_table_name("mailbox.migration");
-    let mut connection = PgConnection::connect(url).await?;
-    migrator.run(&mut connection).await?;
-    connection.close().await?;
-    Ok(())
+    posthorn_database::migrate(url, "mailbox", sqlx::migrate!()).await
 }
 
 /// The ways to Postgres. All connect as they are used: whether it answers is told by the first statement.

@@ -22,8 +22,7 @@ async fn is_taken(router: &mut Router, recipient: &str) -> bool {
 async fn until(router: &mut Router, recipient: &str, taken: bool) {
     let what = format!("{recipient} to be taken: {taken}");
     // No answer for a moment, where connections to the directory were cut, is no answer to the question.
-    let mut answered =
-        async || asked(router, recipient).await.is_ok_and(|answer| answer == taken).then_some(());
+    let answered = async || asked(router, recipient).await.is_ok_and(|answer| answer == taken).then_some(());
     wait::until(&what, LIMIT, answered).await;
 }
 
