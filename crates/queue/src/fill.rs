@@ -29,8 +29,14 @@ enum Error {
     Forgotten,
 }
 
+/// What comparing waits for: Redis, and the spool in Postgres.
+pub(crate) struct Stores {
+    pub(crate) redis: Need,
+    pub(crate) spool: Need,
+}
+
 /// Compares and sweeps until told to stop.
-pub(crate) async fn run(hub: Arc<Hub>, redis: Need) {
+pub(crate) async fn run(hub: Arc<Hub>, stores: Stores) {
     let mut place = beginning();
     let mut pause = Duration::ZERO;
     // At the start nobody knows what happened while the queue was away.
@@ -39,7 +45,7 @@ pub(crate) async fn run(hub: Arc<Hub>, redis: Need) {
         tokio::select! {
             () = hub.recover.notified() => {
                 tokio::select! {
-                    () = recover(&hub, &redis) => {}
+                    () = recover(&hub, &stores) => {}
                     () = hub.shutdown.cancelled() => return,
                 }
             }
@@ -65,12 +71,14 @@ pub(crate) async fn run(hub: Arc<Hub>, redis: Need) {
 }
 
 /// Compares until it succeeds, saying what it waits for.
-async fn recover(hub: &Hub, redis: &Need) {
+async fn recover(hub: &Hub, stores: &Stores) {
     let mut pause = FIRST_PAUSE;
     while let Err(error) = compare(hub).await {
-        pause = wait(redis, &error, pause).await;
+        let missing = if let Error::Postgres(_) = error { &stores.spool } else { &stores.redis };
+        pause = wait(missing, &error, pause).await;
     }
-    redis.met();
+    stores.redis.met();
+    stores.spool.met();
 }
 
 /// Counts the spool for the first time, which tells that Postgres is there and its schema made.

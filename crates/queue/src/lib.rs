@@ -61,6 +61,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let schedule = schedule::Schedule::open(&config.redis).map_err(Error::fatal)?;
     // While Redis is away mail is still accepted (R2), so callers must find it.
     let (postgres, redis) = (process.ready.need("postgres"), process.ready.want("redis"));
+    let spool_read = process.ready.want("spool");
     let watchers = trace::Watchers::new(config.trace.max_lag);
     let clock = first_time(&schedule).await;
     let hub = Arc::new(hub::Hub {
@@ -91,7 +92,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let mut helpers = JoinSet::new();
     // It listens meanwhile: who asks hears what it waits for.
     helpers.spawn(fill::count_first(hub.clone(), postgres));
-    helpers.spawn(fill::run(hub.clone(), redis));
+    helpers.spawn(fill::run(hub.clone(), fill::Stores { redis, spool: spool_read }));
     helpers.spawn(timer::run(hub.clone()));
     helpers.spawn(clean::run(hub.clone()));
     helpers.spawn(dispatch::pass_on_what_waits(hub.clone()));

@@ -43,7 +43,7 @@ async fn check(services: &Services, service: Service) -> Row {
     .await;
     let (serving, detail) = match answer {
         Ok(ServingStatus::Serving) => (true, String::new()),
-        Ok(_) => (false, "it answers, but waits for what it needs".to_owned()),
+        Ok(_) => (false, "it answers, but waits for what it needs: its log and /readyz say what".to_owned()),
         Err(error) => (false, explain(error).to_string()),
     };
     Row { service: service.to_string(), url: services.url(service), serving, detail }

@@ -39,7 +39,7 @@ async fn serve(router: Router) -> String {
 }
 
 fn status(code: u32, enhanced: &str, text: &str) -> Option<mail::Status> {
-    Some(mail::Status { code, enhanced: enhanced.into(), text: text.into() })
+    Some(mail::Status { code, enhanced: enhanced.into(), text: text.into(), words: 0 })
 }
 
 /// Envelope, content, authorization.

@@ -197,6 +197,7 @@ mod tests {
                 code: 451,
                 enhanced: "4.7.1".into(),
                 text: "Greylisted".into(),
+                words: 0,
             }),
             server: Some(posthorn_api::mail::v1::RemoteServer {
                 host: "mx1.example.net".into(),
