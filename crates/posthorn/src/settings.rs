@@ -61,7 +61,7 @@ pub(crate) fn refuse_unknown(sources: &Sources) -> Result<()> {
 
 /// The section `[telemetry]`.
 pub(crate) fn telemetry(sources: &Sources) -> Result<telemetry::Config, Vec<Mistake>> {
-    config::load("telemetry", telemetry::DEFAULTS, sources)
+    telemetry::Config::load(sources)
 }
 
 /// `posthorn config check`

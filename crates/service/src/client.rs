@@ -51,6 +51,11 @@ pub fn connect_to(replica: SocketAddr) -> Result<Channel, Error> {
     Ok(InterceptedService::new(endpoint(place.uri).connect_lazy(), trace::Inject))
 }
 
+/// Why this is no URL of a service.
+pub(crate) fn check(url: &str) -> Result<(), Error> {
+    Place::parse(url).map(drop)
+}
+
 /// Where a service is.
 struct Place {
     uri: Uri,
@@ -63,7 +68,7 @@ impl Place {
         let refused = |reason: &str| Error::Address { url: url.to_owned(), reason: reason.to_owned() };
         let uri: Uri = url.parse().map_err(|_| refused("not a URL"))?;
         let host = uri.host().ok_or_else(|| refused("it names no host"))?.to_owned();
-        let port = uri.port_u16().ok_or_else(|| refused("it names no port"))?;
+        let port = uri.port_u16().filter(|port| *port != 0).ok_or_else(|| refused("it names no port"))?;
         if uri.scheme_str() != Some("http") {
             return Err(refused("it must begin with http://"));
         }
@@ -172,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_of_a_service_is_refused() {
-        for url in ["queue:7002", "https://queue:7002", "http://queue", "/queue", ""] {
+        for url in ["queue:7002", "https://queue:7002", "http://queue", "http://queue:0", "/queue", ""] {
             assert!(replicas(url).is_err() && connect(url).is_err(), "{url}");
         }
     }

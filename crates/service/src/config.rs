@@ -54,6 +54,10 @@ enum Meant {
     Text(String),
 }
 
+/// Settings each of which may be as it is, but not beside the others: whether it is so, their names within the section,
+/// the one to name first, and what is wrong with that.
+pub type Contradiction = (bool, &'static [&'static str], &'static str);
+
 /// Reads the section `section` of `defaults` (the text of a `defaults.toml` that has just this section), overlaid by
 /// the sources. All mistakes are returned at once.
 ///
@@ -64,6 +68,25 @@ pub fn load<T: DeserializeOwned>(
     defaults: &str,
     sources: &Sources,
 ) -> Result<T, Vec<Mistake>> {
+    load_consistent(section, defaults, sources, |_| Vec::new())
+}
+
+/// The same for a section whose settings can contradict each other: that is a mistake, too, as far as the settings
+/// themselves are none.
+///
+/// # Panics
+/// As [`load`].
+pub fn load_consistent<T: DeserializeOwned>(
+    section: &str,
+    defaults: &str,
+    sources: &Sources,
+    contradictions: impl FnOnce(&T) -> Vec<Contradiction>,
+) -> Result<T, Vec<Mistake>> {
+    let all_together = |setting: String, reason: &str| Mistake {
+        setting,
+        source: "all together".into(),
+        reason: reason.to_owned(),
+    };
     let defaults = parse_defaults(section, defaults);
     let mut mistakes = Vec::new();
     let mut whole = defaults.clone();
@@ -84,16 +107,22 @@ pub fn load<T: DeserializeOwned>(
             }),
         }
     }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
+    match whole.try_into::<T>() {
+        Err(error) => mistakes.push(all_together(section.to_owned(), error.message())),
+        Ok(config) => {
+            let name = |setting: &str| format!("{section}.{setting}");
+            let mistaken: Vec<String> = mistakes.iter().map(|mistake| mistake.setting.clone()).collect();
+            // Beside a mistake stands the default, which nobody has meant.
+            let meant = |settings: &[&str]| !settings.iter().any(|setting| mistaken.contains(&name(setting)));
+            let found = contradictions(&config).into_iter();
+            let found = found.filter(|(is_so, settings, _)| *is_so && meant(settings));
+            mistakes.extend(found.map(|(_, settings, reason)| all_together(name(settings[0]), reason)));
+            if mistakes.is_empty() {
+                return Ok(config);
+            }
+        }
     }
-    whole.try_into::<T>().map_err(|error| {
-        vec![Mistake {
-            setting: section.to_owned(),
-            source: "all together".into(),
-            reason: error.message().to_owned(),
-        }]
-    })
+    Err(mistakes)
 }
 
 /// The settings of the file, environment and command line that belong to none of `sections`.
@@ -134,7 +163,8 @@ impl Sources {
             match read_file_setting(defaults, path, value) {
                 Ok((path, text)) => said.push(Said { path, source: name.clone(), value: Meant::Text(text) }),
                 Err(reason) => {
-                    mistakes.push(Mistake { setting: rest.to_lowercase(), source: name.clone(), reason })
+                    let setting = format!("{section}.{}", rest.to_lowercase().replace("__", "."));
+                    mistakes.push(Mistake { setting, source: name.clone(), reason });
                 }
             }
         }
@@ -308,6 +338,39 @@ mod tests {
                 ("queue.give_up.attempts", "--set"),
             ]
         );
+    }
+
+    #[test]
+    fn contradictions_are_told_beside_mistakes_but_not_of_them() {
+        let contradictions = |queue: &Queue| {
+            let (attempts, name) = (queue.give_up.attempts, queue.name.as_str());
+            vec![
+                (attempts == 0 && name != "q", &["name", "give_up.attempts"][..], "needs an attempt"),
+                (name.len() > 3, &["name"][..], "is long"),
+            ]
+        };
+        for (said, told) in [
+            (&[("queue.name", "x")][..], &["queue.name: needs an attempt"][..]),
+            (&[("queue.name", "x"), ("queue.give_up.attempts", "1")], &[]),
+            (
+                &[("queue.name", "long"), ("queue.give_up.attempts", "many")],
+                &["queue.give_up.attempts: invalid type", "queue.name: is long"],
+            ),
+        ] {
+            let sources = Sources { command_line: pairs(said), ..Sources::default() };
+            let found =
+                load_consistent("queue", DEFAULTS, &sources, contradictions).err().unwrap_or_default();
+            let found: Vec<_> = found.iter().map(|m| format!("{}: {}", m.setting, m.reason)).collect();
+            let as_wanted = found.iter().zip(told).all(|(found, told)| found.starts_with(told));
+            assert!(as_wanted && found.len() == told.len(), "{said:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_by_the_settings_name() {
+        let environment = pairs(&[("POSTHORN_QUEUE__GIVE_UP__SECRET_FILE", "/nowhere")]);
+        let mistakes = load::<Queue>("queue", DEFAULTS, &Sources { environment, ..Sources::default() });
+        assert_eq!(mistakes.unwrap_err()[0].setting, "queue.give_up.secret_file");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod error;
 mod networks;
 mod process;
 mod server;
+pub mod setting;
 pub mod telemetry;
 pub mod trace;
 

@@ -17,7 +17,7 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-use crate::{Error, Process, calls, trace};
+use crate::{Error, Process, calls, setting, trace};
 
 /// How long the peers have to take leave once no call is under way. One whose host is gone never does.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub struct Listen {
     /// Address and port of `/livez`, `/readyz` and `/metrics`.
     pub http: SocketAddr,
     /// How long calls that are under way may take to end once the service was told to stop.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub drain: Duration,
 }
 

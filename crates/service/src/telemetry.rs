@@ -8,13 +8,15 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::Error;
+use crate::config::{self, Mistake, Sources};
 
 /// The commented defaults of the section `[telemetry]`.
 pub const DEFAULTS: &str = include_str!("telemetry.toml");
@@ -26,9 +28,18 @@ pub struct Config {
     /// How logs are written.
     pub log: Log,
     /// Where spans go by OTLP over gRPC (`http://collector:4317`); empty: nowhere.
+    #[serde(deserialize_with = "otlp_endpoint")]
     pub otlp_endpoint: String,
     /// Of the traces that begin here, the part that is exported, 0.0 to 1.0. The caller's choice overrides it.
+    #[serde(deserialize_with = "ratio")]
     pub sample: f64,
+}
+
+impl Config {
+    /// Reads the section; all mistakes at once.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
+        config::load("telemetry", DEFAULTS, sources)
+    }
 }
 
 /// How logs are written.
@@ -38,7 +49,29 @@ pub struct Log {
     /// For people or for programs.
     pub format: Format,
     /// A filter of tracing-subscriber: `info`, `info,posthorn_queue=debug`.
+    #[serde(deserialize_with = "filter")]
     pub level: String,
+}
+
+fn otlp_endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    // A URL with a scheme has a host.
+    let scheme = url.parse().ok().and_then(|uri: http::Uri| uri.scheme_str().map(str::to_owned));
+    if url.is_empty() || scheme.as_deref() == Some("http") {
+        return Ok(url);
+    }
+    Err(D::Error::custom("must be a URL that begins with http://, or empty"))
+}
+
+fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let ratio = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err(D::Error::custom("must be from 0.0 to 1.0")) }
+}
+
+fn filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let filter = String::deserialize(deserializer)?;
+    EnvFilter::try_new(&filter).map_err(D::Error::custom)?;
+    Ok(filter)
 }
 
 /// The form of a log line.
@@ -117,5 +150,36 @@ async fn upkeep(metrics: PrometheusHandle) {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         metrics.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (name, value, is_right) in [
+            ("log.level", "info,posthorn_queue=debug", true),
+            ("log.level", "info,,,==", false),
+            ("log.format", "xml", false),
+            ("otlp_endpoint", "http://collector:4317", true),
+            ("otlp_endpoint", "", true),
+            ("otlp_endpoint", "banana", false),
+            ("otlp_endpoint", "http://", false),
+            ("otlp_endpoint", "https://collector:4317", false),
+            ("sample", "0", true),
+            ("sample", "0.01", true),
+            ("sample", "7", false),
+            ("sample", "-0.1", false),
+            ("sample", "nan", false),
+        ] {
+            let name = format!("telemetry.{name}");
+            let command_line = vec![(name.clone(), value.to_owned())];
+            let mistakes = Config::load(&Sources { command_line, ..Sources::default() }).err();
+            let told: Vec<_> = mistakes.iter().flatten().map(|mistake| mistake.setting.as_str()).collect();
+            let wanted: &[&str] = if is_right { &[] } else { &[&name] };
+            assert_eq!(told, wanted, "{name} = {value}");
+        }
     }
 }
