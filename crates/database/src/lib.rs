@@ -5,7 +5,9 @@ mod standing;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use serde::Deserialize;
+use posthorn_service::setting;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -29,15 +31,41 @@ pub async fn migrate(url: &str, schema: &str, mut migrator: Migrator) -> Result<
 #[serde(deny_unknown_fields)]
 pub struct Database {
     /// URL of the Postgres database: `postgres://role:password@host:port/database`.
+    #[serde(deserialize_with = "postgres_url")]
     pub url: String,
     /// The most connections at once.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_connections: u32,
     /// How long to wait for a connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub acquire_timeout: Duration,
     /// How long a statement, or a batch of writes, may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "statement_timeout")]
     pub statement_timeout: Duration,
+}
+
+/// A setting that is the URL of a Postgres database.
+///
+/// # Errors
+///
+/// It is none.
+pub fn postgres_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    // sqlx takes any scheme.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(D::Error::custom("must begin with postgres://"));
+    }
+    PgConnectOptions::from_str(&url).map_err(D::Error::custom)?;
+    Ok(url)
+}
+
+/// As Postgres has it: whole milliseconds, of which 0 would be no limit, in 31 bits.
+fn statement_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let limit = setting::length(deserializer)?;
+    if (1..=i32::MAX as u128).contains(&limit.as_millis()) {
+        return Ok(limit);
+    }
+    Err(D::Error::custom("must be from 1ms to 24days"))
 }
 
 impl Database {
@@ -107,5 +135,42 @@ pub async fn limited<T>(limit: Duration, work: impl Future<Output = sqlx::Result
             std::io::ErrorKind::TimedOut,
             format!("no answer from Postgres in {limit:?}"),
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthorn_service::config::{Sources, load};
+
+    use super::*;
+
+    const DEFAULTS: &str = "[database]\nurl = 'postgres://role@host/db'\nmax_connections = 2\nacquire_timeout = '5s'\n\
+                            statement_timeout = '10s'\n";
+
+    #[test]
+    fn what_postgres_cannot_take_is_refused_by_name() {
+        for (name, value, is_right) in [
+            ("url", "postgres://role:secret@host:5432/db?sslmode=require", true),
+            ("url", "postgresql:///db?host=/run/postgresql", true),
+            ("url", "mysql://x", false),
+            ("url", "host=127.0.0.1 dbname=x", false),
+            ("url", "postgres://host:port/db", false),
+            ("url", "postgres://host/db?sslmode=perhaps", false),
+            ("url", "", false),
+            ("max_connections", "0", false),
+            ("acquire_timeout", "0s", false),
+            ("statement_timeout", "24days", true),
+            ("statement_timeout", "0s", false),
+            ("statement_timeout", "999us", false),
+            ("statement_timeout", "25days", false),
+        ] {
+            let name = format!("database.{name}");
+            let command_line = vec![(name.clone(), value.to_owned())];
+            let sources = Sources { command_line, ..Sources::default() };
+            let mistakes = load::<Database>("database", DEFAULTS, &sources).err();
+            let told: Vec<_> = mistakes.iter().flatten().map(|mistake| mistake.setting.as_str()).collect();
+            let wanted: &[&str] = if is_right { &[] } else { &[&name] };
+            assert_eq!(told, wanted, "{name} = {value}");
+        }
     }
 }

@@ -17,8 +17,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("api", &["mail"]),
     ("smtp-io", &["mail", "smtp"]),
     ("content", &["database", "mail"]),
-    ("database", &[]),
     ("service", &[]),
+    ("database", &["service"]),
     ("work", &["api", "mail", "service"]),
     ("stores", &[]),
     // The services: never one on another; they meet in `api`.
@@ -32,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
         &[
             "api",
             "content",
+            "database",
             "ingress",
             "local-delivery",
             "mail",
