@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use posthorn_mail::{Address, Host};
-use posthorn_service::config::{Mistake, Sources, load};
-use posthorn_service::{Listen, Networks};
+use posthorn_service::config::{Contradiction, Mistake, Sources, load_consistent};
+use posthorn_service::{Listen, Networks, setting};
 use posthorn_smtp::server::Settings;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::MESSAGE_LIMIT;
 
@@ -20,14 +20,16 @@ pub const DEFAULTS: &str = include_str!("../defaults.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What this server calls itself.
-    #[serde(deserialize_with = "hostname")]
-    pub hostname: String,
+    #[serde(deserialize_with = "setting::parsed")]
+    pub hostname: Host,
     /// Whom `<Postmaster>` without a domain means; empty: postmaster@ the hostname.
-    #[serde(deserialize_with = "optional_address")]
+    #[serde(deserialize_with = "setting::optional")]
     pub postmaster: Option<Address>,
     /// URL of the queue.
+    #[serde(deserialize_with = "setting::service_url")]
     pub queue: String,
     /// URL of the router.
+    #[serde(deserialize_with = "setting::service_url")]
     pub router: String,
     /// For whom mail is relayed.
     pub trusted_networks: Networks,
@@ -56,37 +58,46 @@ pub struct Smtp {
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Octets of a message.
+    #[serde(deserialize_with = "setting::positive")]
     pub message_size: ByteSize,
     /// Octets of its header section.
+    #[serde(deserialize_with = "setting::positive")]
     pub header_size: ByteSize,
     /// Octets of all messages that are in memory on their way in.
     pub buffered: ByteSize,
     /// Recipients of a transaction.
+    #[serde(deserialize_with = "setting::positive")]
     pub recipients: usize,
     /// Received lines before a loop is declared.
+    #[serde(deserialize_with = "setting::positive")]
     pub hops: u32,
     /// SMTP connections in all.
+    #[serde(deserialize_with = "setting::positive")]
     pub connections: usize,
     /// SMTP connections of a client.
+    #[serde(deserialize_with = "setting::positive")]
     pub connections_per_client: usize,
     /// Octets of a command line.
     pub command_line: usize,
     /// Octets of a line of content.
     pub text_line: ByteSize,
     /// Refusals of a session.
+    #[serde(deserialize_with = "setting::positive")]
     pub errors: u32,
     /// Commands of a session.
+    #[serde(deserialize_with = "setting::positive")]
     pub commands: u32,
     /// Transactions of a session.
+    #[serde(deserialize_with = "setting::positive")]
     pub transactions: u32,
     /// For a command.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub command_timeout: Duration,
     /// For a piece of content.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub data_timeout: Duration,
     /// For the session.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub session_timeout: Duration,
 }
 
@@ -97,73 +108,67 @@ pub struct Handover {
     /// Messages up to this size go whole.
     pub inline: ByteSize,
     /// Calls under way at once.
+    #[serde(deserialize_with = "setting::positive")]
     pub calls: usize,
     /// Messages in a call.
+    #[serde(deserialize_with = "setting::positive")]
     pub batch_messages: usize,
     /// Octets in a call.
+    #[serde(deserialize_with = "setting::positive")]
     pub batch_size: ByteSize,
     /// Octets that may wait.
     pub waiting: ByteSize,
     /// For the queue's answer.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub timeout: Duration,
     /// For the router's answer.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub verify_timeout: Duration,
 }
 
 impl Config {
     /// Reads the section out of the sources, over the defaults. All mistakes are returned at once.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let config: Self = load("ingress", DEFAULTS, sources)?;
-        let mistakes = config.contradictions();
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+        load_consistent("ingress", DEFAULTS, sources, Self::contradictions)
     }
 
-    fn contradictions(&self) -> Vec<Mistake> {
+    fn contradictions(&self) -> Vec<Contradiction> {
         let (limits, handover) = (&self.limits, &self.handover);
         // A message goes whole when it is small, or when it is nothing but a header section.
         let whole = octets(handover.inline).max(octets(limits.header_size));
-        let command_line = "must be 512 at least (RFC 5321 §4.5.3.1.4)";
-        let wrong = [
-            (limits.recipients == 0, "limits.recipients", "must not be 0"),
-            (limits.command_line < 512, "limits.command_line", command_line),
-            (limits.connections == 0, "limits.connections", "must not be 0"),
-            (limits.connections_per_client == 0, "limits.connections_per_client", "must not be 0"),
-            (limits.errors == 0, "limits.errors", "must not be 0"),
-            (limits.commands == 0, "limits.commands", "must not be 0"),
-            (limits.transactions == 0, "limits.transactions", "must not be 0"),
+        vec![
+            (
+                limits.command_line < 512,
+                &["limits.command_line"],
+                "must be 512 at least (RFC 5321 §4.5.3.1.4)",
+            ),
+            (
+                octets(limits.text_line) < 1000,
+                &["limits.text_line"],
+                "must be 1000 at least (RFC 5321 §4.5.3.1.6)",
+            ),
             (
                 octets(limits.buffered) < MESSAGE_LIMIT.max(whole.saturating_mul(2)),
-                "limits.buffered",
+                &["limits.buffered", "handover.inline", "limits.header_size"],
                 "must be 64MiB at least, and twice handover.inline and twice limits.header_size",
             ),
-            (handover.calls == 0, "handover.calls", "must not be 0"),
-            (handover.batch_messages == 0, "handover.batch_messages", "must not be 0"),
             (
                 octets(handover.batch_size).saturating_add(whole) > MESSAGE_LIMIT / 2,
-                "handover.batch_size",
+                &["handover.batch_size", "handover.inline", "limits.header_size"],
                 "with handover.inline or limits.header_size is more than 32 MiB, too much for a call",
             ),
             (
                 octets(handover.waiting) < whole.saturating_mul(2),
-                "handover.waiting",
+                &["handover.waiting", "handover.inline", "limits.header_size"],
                 "must be twice handover.inline and twice limits.header_size at least",
             ),
-        ];
-        let mistake = |(_, setting, reason): (bool, &str, &str)| Mistake {
-            setting: format!("ingress.{setting}"),
-            source: "all together".into(),
-            reason: reason.into(),
-        };
-        wrong.into_iter().filter(|(is_wrong, ..)| *is_wrong).map(mistake).collect()
+        ]
     }
 
     /// What the SMTP sessions need to know of the settings.
     pub(crate) fn session(&self) -> Settings {
         let postmaster = self.postmaster.clone().unwrap_or_else(|| {
-            let host = self.hostname.parse().expect("it was parsed when it was read");
-            Address::new("postmaster", host).expect("postmaster is a local part")
+            Address::new("postmaster", self.hostname.clone()).expect("postmaster is a local part")
         });
         let limits = &self.limits;
         Settings {
@@ -177,7 +182,7 @@ impl Config {
             command_timeout: limits.command_timeout,
             data_timeout: limits.data_timeout,
             session_timeout: limits.session_timeout,
-            ..Settings::new(&self.hostname, postmaster)
+            ..Settings::new(self.hostname.to_string(), postmaster)
         }
     }
 }
@@ -185,21 +190,6 @@ impl Config {
 /// A size as a number of octets in memory.
 pub(crate) fn octets(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-}
-
-/// A host name or an address literal, as it is to be shown.
-fn hostname<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let host: Host = text.parse().map_err(serde::de::Error::custom)?;
-    Ok(host.to_string())
-}
-
-fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -214,19 +204,48 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_refused_by_name() {
-        for (name, value) in [
+    fn what_cannot_be_is_refused_by_name_and_all_at_once() {
+        let wrong = [
             ("hostname", "two words"),
             ("postmaster", "nobody"),
+            ("queue", "not a url"),
+            ("router", "router:7003"),
+            ("limits.message_size", "0"),
+            ("limits.header_size", "0"),
             ("limits.recipients", "0"),
+            ("limits.hops", "0"),
+            ("limits.connections", "0"),
+            ("limits.connections_per_client", "0"),
             ("limits.errors", "0"),
-            ("limits.buffered", "1MiB"),
-            ("handover.batch_size", "60MiB"),
-            ("handover.waiting", "1MiB"),
-        ] {
-            let command_line = vec![(format!("ingress.{name}"), value.to_owned())];
-            let mistakes = Config::load(&Sources { command_line, ..Sources::default() }).unwrap_err();
-            assert_eq!(mistakes[0].setting, format!("ingress.{name}"), "{mistakes:?}");
+            ("limits.commands", "0"),
+            ("limits.transactions", "0"),
+            ("limits.command_timeout", "0s"),
+            ("limits.data_timeout", "0s"),
+            ("limits.session_timeout", "0s"),
+            ("handover.calls", "0"),
+            ("handover.batch_messages", "0"),
+            ("handover.batch_size", "0"),
+            ("handover.timeout", "0s"),
+            ("handover.verify_timeout", "0s"),
+            ("limits.command_line", "511"),
+            ("limits.text_line", "0"),
+        ];
+        assert_eq!(mistakes(&wrong), wrong.map(|(name, _)| format!("ingress.{name}")));
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        for (name, value) in
+            [("limits.buffered", "1MiB"), ("handover.batch_size", "60MiB"), ("handover.waiting", "1MiB")]
+        {
+            assert_eq!(mistakes(&[(name, value)]), [format!("ingress.{name}")]);
         }
+    }
+
+    fn mistakes(settings: &[(&str, &str)]) -> Vec<String> {
+        let said = settings.iter().map(|(name, value)| (format!("ingress.{name}"), (*value).to_owned()));
+        let sources = Sources { command_line: said.collect(), ..Sources::default() };
+        let mistakes = Config::load(&sources).err().unwrap_or_default();
+        mistakes.into_iter().map(|mistake| mistake.setting).collect()
     }
 }

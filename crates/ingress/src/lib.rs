@@ -38,7 +38,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let admission = admission::Admission::new(connect(&config.router)?, config.handover.verify_timeout);
     let handover = handover::Handover::start(connect(&config.queue)?, &config.handover);
     let rules = |completes| Rules {
-        hostname: config.hostname.clone(),
+        hostname: config.hostname.to_string(),
         hops: config.limits.hops,
         header_size: config::octets(config.limits.header_size),
         inline: config::octets(config.handover.inline),

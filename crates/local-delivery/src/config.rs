@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use posthorn_database::Database;
-use posthorn_service::config::{Mistake, Sources};
-use posthorn_service::{Listen, Networks};
+use posthorn_service::config::{Contradiction, Mistake, Sources, load_consistent};
+use posthorn_service::{Listen, Networks, setting};
 use serde::Deserialize;
 
 /// The section of this service.
@@ -19,8 +19,10 @@ pub const DEFAULTS: &str = include_str!("../defaults.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// URL of the queue.
+    #[serde(deserialize_with = "setting::service_url")]
     pub queue: String,
     /// URL of the router.
+    #[serde(deserialize_with = "setting::service_url")]
     pub router: String,
     /// Callers without an API key.
     pub trusted_networks: Networks,
@@ -41,14 +43,19 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Work {
     /// Batches that may be here at once.
+    #[serde(deserialize_with = "setting::positive")]
     pub credits: u32,
     /// Messages in a batch at most.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch: u32,
     /// Transactions at the same time.
+    #[serde(deserialize_with = "setting::positive")]
     pub writers: usize,
     /// Copies in a transaction, about.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_copies: usize,
     /// Times that a victim of a deadlock is tried.
+    #[serde(deserialize_with = "setting::positive")]
     pub attempts: u32,
 }
 
@@ -59,16 +66,18 @@ pub struct Mailbox {
     /// API keys that are remembered.
     pub remember: u64,
     /// The largest message that can be appended.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_append: ByteSize,
     /// How long an append may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub append_timeout: Duration,
     /// Folders in a mailbox at most.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_folders: u32,
     /// Watchers at most.
     pub max_watchers: usize,
     /// How often the mailboxes that are watched are looked at without being told to.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub recheck_watched_every: Duration,
 }
 
@@ -77,73 +86,59 @@ pub struct Mailbox {
 #[serde(deny_unknown_fields)]
 pub struct Collect {
     /// The pause between two rounds.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub every: Duration,
     /// How long a content must have been without a holder.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub grace: Duration,
     /// Contents in a step.
+    #[serde(deserialize_with = "setting::positive")]
     pub batch: u32,
     /// How long a delivery is remembered.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub remember_deliveries_for: Duration,
     /// How long an expunge is remembered.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub remember_expunges_for: Duration,
     /// How often the directory is asked whose mailboxes may go.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub accounts_every: Duration,
     /// How long an account must be gone.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub accounts_grace: Duration,
 }
 
 impl Config {
     /// The settings out of the defaults and what is laid over them; contradictions are mistakes, too.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let config: Self = posthorn_service::config::load(SECTION, DEFAULTS, sources)?;
-        let mistakes = config.contradictions();
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+        load_consistent(SECTION, DEFAULTS, sources, Self::contradictions)
     }
 
-    fn contradictions(&self) -> Vec<Mistake> {
-        let at_least_one = "must be at least 1";
-        let contradictions = [
-            (self.work.credits == 0, "work.credits", at_least_one),
-            (self.work.max_batch == 0, "work.max_batch", at_least_one),
-            (self.work.writers == 0, "work.writers", at_least_one),
-            (self.work.max_copies == 0, "work.max_copies", at_least_one),
-            (self.work.attempts == 0, "work.attempts", at_least_one),
-            (self.collect.batch == 0, "collect.batch", at_least_one),
-            (self.collect.every.is_zero(), "collect.every", "must not be 0"),
-            (self.collect.accounts_every.is_zero(), "collect.accounts_every", "must not be 0"),
-            (self.mailbox.recheck_watched_every.is_zero(), "mailbox.recheck_watched_every", "must not be 0"),
+    fn contradictions(&self) -> Vec<Contradiction> {
+        let connections = self.database.max_connections as usize;
+        vec![
+            (
+                self.work.credits.checked_mul(self.work.max_batch).is_none(),
+                &["work.max_batch", "work.credits"],
+                "with so many work.credits is more than can be counted",
+            ),
             // The collector and calls need connections beside the writers.
             (
-                (self.database.max_connections as usize) < self.work.writers + 2,
-                "database.max_connections",
+                connections < self.work.writers.saturating_add(2),
+                &["database.max_connections", "work.writers"],
                 "must be at least work.writers + 2",
             ),
             (
                 self.mailbox.append_timeout >= self.collect.grace,
-                "mailbox.append_timeout",
+                &["mailbox.append_timeout", "collect.grace"],
                 "must be less than collect.grace, or an upload could be collected",
             ),
-        ];
-        let wrong = contradictions.into_iter().filter(|(wrong, ..)| *wrong);
-        wrong
-            .map(|(_, setting, reason)| Mistake {
-                setting: format!("{SECTION}.{setting}"),
-                source: "all together".into(),
-                reason: reason.into(),
-            })
-            .collect()
+        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]
@@ -152,11 +147,44 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_told() {
-        let said = [("local_delivery.work.credits", "0"), ("local_delivery.mailbox.append_timeout", "1h")];
-        let command_line = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let mistakes = Config::load(&Sources { command_line, ..Sources::default() }).unwrap_err();
-        let settings: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
-        assert_eq!(settings, ["local_delivery.work.credits", "local_delivery.mailbox.append_timeout"]);
+    fn what_cannot_be_is_refused_by_name_and_all_at_once() {
+        let wrong = [
+            ("queue", "banana"),
+            ("router", "https://router:7003"),
+            ("database.url", "mysql://x"),
+            ("work.credits", "0"),
+            ("work.max_batch", "0"),
+            ("work.writers", "0"),
+            ("work.max_copies", "0"),
+            ("work.attempts", "0"),
+            ("mailbox.max_append", "0"),
+            ("mailbox.append_timeout", "0s"),
+            ("mailbox.max_folders", "0"),
+            ("mailbox.recheck_watched_every", "0s"),
+            ("collect.every", "0s"),
+            ("collect.grace", "0s"),
+            ("collect.batch", "0"),
+            ("collect.remember_deliveries_for", "0s"),
+            ("collect.accounts_every", "0s"),
+        ];
+        assert_eq!(mistakes(&wrong), wrong.map(|(name, _)| format!("{SECTION}.{name}")));
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        for (name, value) in [
+            ("mailbox.append_timeout", "1h"),
+            ("database.max_connections", "2"),
+            ("work.max_batch", "4294967295"),
+        ] {
+            assert_eq!(mistakes(&[(name, value)]), [format!("{SECTION}.{name}")]);
+        }
+    }
+
+    fn mistakes(settings: &[(&str, &str)]) -> Vec<String> {
+        let said = settings.iter().map(|(name, value)| (format!("{SECTION}.{name}"), (*value).to_owned()));
+        let sources = Sources { command_line: said.collect(), ..Sources::default() };
+        let mistakes = Config::load(&sources).err().unwrap_or_default();
+        mistakes.into_iter().map(|mistake| mistake.setting).collect()
     }
 }

@@ -52,13 +52,14 @@ fn services() -> impl Iterator<Item = (Container, &'static str)> {
 fn posthorn(arguments: &[&str], container: Option<&Container>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_posthorn"));
     command.args(arguments).env_clear();
-    let secret = tempfile::NamedTempFile::new().unwrap();
+    let secrets = tempfile::tempdir().unwrap();
     for (name, value) in container.iter().flat_map(|c| &c.variables) {
         if let Some(setting) = name.strip_suffix("_FILE") {
             let url =
                 if setting.contains("REDIS") { "redis://:secret@redis:6379" } else { "postgres://a:b@c/d" };
-            std::fs::write(secret.path(), url).unwrap();
-            command.env(name, secret.path());
+            let secret = secrets.path().join(name);
+            std::fs::write(&secret, url).unwrap();
+            command.env(name, secret);
         } else {
             command.env(name, value);
         }

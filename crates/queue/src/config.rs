@@ -5,9 +5,12 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use posthorn_database::Database;
 use posthorn_mail::{Address, Domain, Host};
-use posthorn_service::config::{Mistake, Sources};
-use posthorn_service::{Listen, Networks};
+use posthorn_service::config::{Contradiction, Mistake, Sources, load_consistent};
+use posthorn_service::{Listen, Networks, setting};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+use crate::grpc::MAX_MESSAGE;
 
 /// The commented defaults, which are the reference.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -17,9 +20,10 @@ pub const DEFAULTS: &str = include_str!("../defaults.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What this installation calls itself in notices.
-    #[serde(deserialize_with = "domain")]
+    #[serde(deserialize_with = "setting::parsed")]
     pub hostname: Domain,
     /// URL of the router.
+    #[serde(deserialize_with = "setting::service_url")]
     pub router: String,
     /// Operators without an API key.
     pub trusted_networks: Networks,
@@ -56,13 +60,15 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// URL of the Redis server.
+    #[serde(deserialize_with = "redis_url")]
     pub url: String,
     /// What every key begins with.
     pub prefix: String,
     /// How long a command may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub timeout: Duration,
     /// Parts that each kind of work is cut into; at least 1.
+    #[serde(deserialize_with = "setting::positive")]
     pub partitions: u16,
 }
 
@@ -71,19 +77,25 @@ pub struct Redis {
 #[serde(deny_unknown_fields)]
 pub struct Accept {
     /// Transactions at the same time.
+    #[serde(deserialize_with = "setting::positive")]
     pub writers: usize,
     /// The most messages in one.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch: usize,
     /// The most bytes in one.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch_bytes: ByteSize,
     /// Messages that may wait for one.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_waiting: usize,
     /// The largest message.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_message: ByteSize,
     /// The most recipients of a message.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_recipients: usize,
     /// How long a key is remembered.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub idempotency: Duration,
 }
 
@@ -96,7 +108,7 @@ pub struct Spool {
     /// The most bytes; 0 is no limit.
     pub max_bytes: ByteSize,
     /// How often they are counted.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub count_every: Duration,
 }
 
@@ -105,10 +117,10 @@ pub struct Spool {
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// The pauses; empty: the built-in ones.
-    #[serde(deserialize_with = "periods")]
+    #[serde(deserialize_with = "setting::periods")]
     pub schedule: Vec<Duration>,
     /// The pause after an uncertain end.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub uncertain: Duration,
 }
 
@@ -117,7 +129,7 @@ pub struct Retry {
 #[serde(deny_unknown_fields)]
 pub struct Notice {
     /// Ages of a message at which its sender is told of the delay.
-    #[serde(deserialize_with = "periods")]
+    #[serde(deserialize_with = "setting::periods")]
     pub after: Vec<Duration>,
     /// Up to this size a failure notice brings the message back.
     pub return_full_up_to: ByteSize,
@@ -130,7 +142,7 @@ pub struct Notice {
 #[serde(deny_unknown_fields)]
 pub struct GiveUp {
     /// The age of a message.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub after: Duration,
     /// The number of attempts; 0 is no limit.
     pub attempts: u32,
@@ -141,16 +153,18 @@ pub struct GiveUp {
 #[serde(deny_unknown_fields)]
 pub struct Lease {
     /// How long a worker may be silent about a batch.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub length: Duration,
     /// The same once its stream is broken.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub orphaned: Duration,
     /// The most messages led from the door to the mailbox without a stop at the ledger.
     pub in_hand: usize,
     /// Leases without an outcome after which an item is set aside.
+    #[serde(deserialize_with = "setting::positive")]
     pub poison_after: u8,
     /// The most items in a batch.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch: u32,
     /// Contents up to this size travel with remote work.
     pub inline_up_to: ByteSize,
@@ -163,10 +177,13 @@ pub struct Lease {
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
     /// Transactions at the same time.
+    #[serde(deserialize_with = "setting::positive")]
     pub writers: usize,
     /// The most items in one.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch: usize,
     /// Reports that may wait for one.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_waiting: usize,
 }
 
@@ -175,11 +192,13 @@ pub struct Outcome {
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// Batches under way at first.
+    #[serde(deserialize_with = "setting::positive")]
     pub concurrency: u32,
     /// Batches under way at most.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_concurrency: u32,
     /// The longest that one failure holds others back.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub max_back_off: Duration,
 }
 
@@ -188,12 +207,13 @@ pub struct Destination {
 #[serde(deny_unknown_fields)]
 pub struct Trace {
     /// How long after the end.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub keep: Duration,
     /// Events that a watcher may lag behind.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_lag: usize,
     /// How often a watcher's key is asked about.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub recheck_watchers_every: Duration,
 }
 
@@ -202,67 +222,45 @@ pub struct Trace {
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
     /// How often.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub every: Duration,
     /// How late work must be to be looked for.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub overdue: Duration,
 }
 
 impl Config {
     /// The settings out of the defaults and what is laid over them; contradictions are mistakes, too.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let mut config: Self = posthorn_service::config::load("queue", DEFAULTS, sources)?;
+        let mut config = load_consistent("queue", DEFAULTS, sources, Self::contradictions)?;
         // Who hears of the failure need not hear of the delay.
         config.notice.after.retain(|age| *age < config.give_up.after);
-        let mistakes: Vec<Mistake> = config
-            .contradictions()
-            .map(|(setting, reason)| Mistake {
-                setting: format!("queue.{setting}"),
-                source: "all together".into(),
-                reason: reason.into(),
-            })
-            .collect();
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+        Ok(config)
     }
 
-    fn contradictions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let at_least_one = "must be at least 1";
-        [
-            (self.redis.partitions == 0, "redis.partitions", at_least_one),
-            (self.accept.writers == 0, "accept.writers", at_least_one),
-            (self.accept.max_batch == 0, "accept.max_batch", at_least_one),
-            (self.accept.max_waiting == 0, "accept.max_waiting", at_least_one),
-            (self.outcome.writers == 0, "outcome.writers", at_least_one),
-            (self.outcome.max_batch == 0, "outcome.max_batch", at_least_one),
-            (self.outcome.max_waiting == 0, "outcome.max_waiting", at_least_one),
-            (self.lease.max_batch == 0, "lease.max_batch", at_least_one),
-            (self.lease.poison_after == 0, "lease.poison_after", at_least_one),
-            (self.trace.recheck_watchers_every.is_zero(), "trace.recheck_watchers_every", "must not be 0"),
-            (self.destination.concurrency == 0, "destination.concurrency", at_least_one),
+    fn contradictions(&self) -> Vec<Contradiction> {
+        vec![
             (
                 self.destination.max_concurrency < self.destination.concurrency,
-                "destination.max_concurrency",
+                &["destination.max_concurrency", "destination.concurrency"],
                 "is less than destination.concurrency",
             ),
             (
                 self.lease.length <= self.database.statement_timeout,
-                "lease.length",
+                &["lease.length", "database.statement_timeout"],
                 "must be longer than database.statement_timeout: a lease must outlive the writing of its outcome",
             ),
             (
-                self.notice.after.len() > 100 || !self.notice.after.is_sorted(),
-                "notice.after",
-                "must grow, and have at most 100 ages",
+                self.lease.inline_batch.as_u64() > MAX_MESSAGE as u64 / 2,
+                &["lease.inline_batch"],
+                "is more than 32 MiB, too much for a message of the stream",
             ),
             (
-                self.retry.schedule.iter().any(Duration::is_zero),
-                "retry.schedule",
-                "has a pause of no length: an attempt would follow the other without end",
+                self.notice.after.len() > 100 || !self.notice.after.is_sorted(),
+                &["notice.after"],
+                "must grow, and have at most 100 ages",
             ),
         ]
-        .into_iter()
-        .filter_map(|(wrong, setting, reason)| wrong.then_some((setting, reason)))
     }
 
     /// The author of notices.
@@ -272,15 +270,10 @@ impl Config {
     }
 }
 
-fn domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Domain, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
-
-fn periods<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Period(#[serde(with = "humantime_serde")] Duration);
-    Ok(Vec::<Period>::deserialize(deserializer)?.into_iter().map(|Period(length)| length).collect())
+fn redis_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let url = String::deserialize(deserializer)?;
+    redis::Client::open(url.as_str()).map_err(D::Error::custom)?;
+    Ok(url)
 }
 
 #[cfg(test)]
@@ -320,15 +313,73 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_refused() {
-        for settings in [
-            [("queue.lease.length", "10s")],
-            [("queue.accept.writers", "0")],
-            [("queue.notice.after", r#"["2h", "1h"]"#)],
-            [("queue.retry.schedule", r#"["0s"]"#)],
-            [("queue.destination.max_concurrency", "2")],
+    fn what_cannot_be_is_refused_by_name_and_all_at_once() {
+        let wrong = [
+            ("queue.hostname", "a b"),
+            ("queue.router", "banana"),
+            ("queue.database.url", "mysql://x"),
+            ("queue.database.max_connections", "0"),
+            ("queue.redis.url", "banana"),
+            ("queue.redis.timeout", "0s"),
+            ("queue.redis.partitions", "0"),
+            ("queue.accept.writers", "0"),
+            ("queue.accept.max_batch", "0"),
+            ("queue.accept.max_batch_bytes", "0"),
+            ("queue.accept.max_waiting", "0"),
+            ("queue.accept.max_message", "0"),
+            ("queue.accept.max_recipients", "0"),
+            ("queue.accept.idempotency", "0s"),
+            ("queue.spool.count_every", "0s"),
+            ("queue.retry.schedule", "['0s']"),
+            ("queue.retry.uncertain", "0s"),
+            ("queue.notice.after", "['0s']"),
+            ("queue.give_up.after", "0s"),
+            ("queue.lease.length", "0s"),
+            ("queue.lease.poison_after", "0"),
+            ("queue.lease.max_batch", "0"),
+            ("queue.outcome.writers", "0"),
+            ("queue.outcome.max_batch", "0"),
+            ("queue.outcome.max_waiting", "0"),
+            ("queue.destination.concurrency", "0"),
+            ("queue.destination.max_concurrency", "0"),
+            ("queue.trace.max_lag", "0"),
+            ("queue.trace.recheck_watchers_every", "0s"),
+            ("queue.sweep.every", "0s"),
+            ("queue.lease.inline_batch", "33MiB"),
+        ];
+        let mistakes = with(&wrong).unwrap_err();
+        let told: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
+        assert_eq!(told, wrong.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn what_may_be_nothing_may_be() {
+        with(&[
+            ("queue.spool.max_messages", "0"),
+            ("queue.spool.max_bytes", "0"),
+            ("queue.notice.return_full_up_to", "0"),
+            ("queue.notice.return_at_most", "0"),
+            ("queue.give_up.attempts", "0"),
+            ("queue.lease.orphaned", "0s"),
+            ("queue.lease.in_hand", "0"),
+            ("queue.lease.inline_up_to", "0"),
+            ("queue.lease.inline_batch", "0"),
+            ("queue.destination.max_back_off", "0s"),
+            ("queue.trace.keep", "0s"),
+            ("queue.sweep.overdue", "0s"),
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn contradictions_are_refused_by_name() {
+        for (name, value) in [
+            ("queue.lease.length", "10s"),
+            ("queue.notice.after", r#"["2h", "1h"]"#),
+            ("queue.destination.max_concurrency", "2"),
         ] {
-            assert_eq!(with(&settings).unwrap_err().len(), 1, "{settings:?}");
+            let mistakes = with(&[(name, value)]).unwrap_err();
+            assert_eq!(mistakes.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(), [name]);
         }
     }
 }

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use posthorn_service::Listen;
+use posthorn_mail::Host;
 use posthorn_service::config::{Mistake, Sources};
-use serde::{Deserialize, Deserializer};
+use posthorn_service::{Listen, setting};
+use serde::Deserialize;
 
 /// The section of this service.
 pub const SECTION: &str = "relay";
@@ -19,38 +20,49 @@ pub const DEFAULTS: &str = include_str!("../defaults.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// URL of the queue.
+    #[serde(deserialize_with = "setting::service_url")]
     pub queue: String,
     /// URL of the router.
+    #[serde(deserialize_with = "setting::service_url")]
     pub router: String,
     /// What to call ourselves in EHLO.
-    pub hostname: String,
+    #[serde(deserialize_with = "setting::parsed")]
+    pub hostname: Host,
     /// Further names of ours.
-    pub own_names: Vec<String>,
+    #[serde(deserialize_with = "setting::all_parsed")]
+    pub own_names: Vec<Host>,
     /// Where our own servers listen.
     pub own_addresses: Vec<OwnAddress>,
     /// The port of hosts found through the DNS.
+    #[serde(deserialize_with = "setting::positive")]
     pub port: u16,
     /// The address to connect from.
-    #[serde(deserialize_with = "empty_is_none")]
+    #[serde(deserialize_with = "setting::optional")]
     pub bind_address: Option<IpAddr>,
     /// Whether loopback, private and link-local addresses that the DNS gives may be connected to.
     pub allow_private_destinations: bool,
     /// Connections at the same time.
+    #[serde(deserialize_with = "setting::positive")]
     pub connections: u32,
     /// Messages in a batch at most.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch: u32,
     /// Hosts that an attempt tries.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_hosts: usize,
     /// Addresses of each.
+    #[serde(deserialize_with = "setting::positive")]
     pub addresses_per_host: usize,
     /// Recipients in a transaction.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_recipients: usize,
     /// Use STARTTLS where it is offered.
     pub starttls: bool,
     /// How long to go on asking a router that is away.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub router_patience: Duration,
     /// What messages that must be converted may take of the memory.
+    #[serde(deserialize_with = "setting::positive")]
     pub conversion_memory: ByteSize,
     /// Where to serve.
     pub listen: Listen,
@@ -85,9 +97,10 @@ impl OwnAddress {
 #[serde(deny_unknown_fields)]
 pub struct Reuse {
     /// How long without work.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub idle: Duration,
     /// For how many messages in all.
+    #[serde(deserialize_with = "setting::positive")]
     pub messages: u32,
 }
 
@@ -96,31 +109,31 @@ pub struct Reuse {
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// For a connection, and for TLS's handshake.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub connect: Duration,
     /// For the greeting.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub greeting: Duration,
     /// For EHLO, STARTTLS and RSET.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub hello: Duration,
     /// For MAIL.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub mail: Duration,
     /// For RCPT.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub rcpt: Duration,
     /// For DATA.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub data: Duration,
     /// For the network to take a part of the message.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub block: Duration,
     /// For the reply to the final dot.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub final_dot: Duration,
     /// For the reply to QUIT.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub quit: Duration,
 }
 
@@ -130,32 +143,13 @@ impl Config {
         posthorn_service::config::load(SECTION, DEFAULTS, sources)
     }
 
-    /// What contradicts itself, one line each.
-    pub fn contradictions(&self) -> Vec<String> {
-        let zeros = [
-            (self.connections == 0, "connections"),
-            (self.max_batch == 0, "max_batch"),
-            (self.max_hosts == 0, "max_hosts"),
-            (self.addresses_per_host == 0, "addresses_per_host"),
-            (self.max_recipients == 0, "max_recipients"),
-            (self.reuse.messages == 0, "reuse.messages"),
-            (self.port == 0, "port"),
-        ];
-        let at_least_one = |(_, name): &(bool, &str)| format!("{SECTION}.{name} must be at least 1");
-        let mut found: Vec<String> = zeros.iter().filter(|(zero, _)| *zero).map(at_least_one).collect();
-        if self.hostname.parse::<posthorn_mail::Host>().is_err() {
-            found.push(format!("{SECTION}.hostname must be a domain name or an address literal"));
-        }
-        found
-    }
-
     /// How the SMTP client is to talk.
     pub(crate) fn session(&self) -> posthorn_smtp::client::Settings {
         let Timeouts { greeting, hello, mail, rcpt, data, block, final_dot, quit, connect: _ } =
             self.timeouts;
         posthorn_smtp::client::Settings {
-            hostname: self.hostname.clone(),
-            own_names: self.own_names.clone(),
+            hostname: self.hostname.to_string(),
+            own_names: self.own_names.iter().map(Host::to_string).collect(),
             starttls: self.starttls,
             timeouts: posthorn_smtp::client::Timeouts {
                 greeting,
@@ -171,14 +165,6 @@ impl Config {
     }
 }
 
-fn empty_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(serde::de::Error::custom)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,7 +177,6 @@ mod tests {
     #[test]
     fn the_defaults_are_right() {
         let config = with(&[]).unwrap();
-        assert_eq!(config.contradictions(), Vec::<String>::new());
         assert_eq!((config.port, config.connections, config.bind_address), (25, 200, None));
         assert_eq!(config.session().timeouts, posthorn_smtp::client::Timeouts::default());
     }
@@ -211,8 +196,40 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_named() {
-        let config = with(&[("relay.connections", "0"), ("relay.hostname", "a b")]).unwrap();
-        assert_eq!(config.contradictions().len(), 2);
+    fn what_cannot_be_is_refused_by_name_and_all_at_once() {
+        let wrong = [
+            ("relay.queue", "banana"),
+            ("relay.router", "https://router:7003"),
+            ("relay.hostname", "bad host"),
+            ("relay.own_names", "['a b']"),
+            ("relay.own_addresses", "['mx.example.net']"),
+            ("relay.port", "0"),
+            ("relay.bind_address", "localhost"),
+            ("relay.connections", "0"),
+            ("relay.max_batch", "0"),
+            ("relay.max_hosts", "0"),
+            ("relay.addresses_per_host", "0"),
+            ("relay.max_recipients", "0"),
+            ("relay.conversion_memory", "0"),
+            ("relay.reuse.messages", "0"),
+            ("relay.timeouts.connect", "0s"),
+            ("relay.timeouts.greeting", "0s"),
+            ("relay.timeouts.hello", "0s"),
+            ("relay.timeouts.mail", "0s"),
+            ("relay.timeouts.rcpt", "0s"),
+            ("relay.timeouts.data", "0s"),
+            ("relay.timeouts.block", "0s"),
+            ("relay.timeouts.final_dot", "0s"),
+            ("relay.timeouts.quit", "0s"),
+        ];
+        let mistakes = with(&wrong).unwrap_err();
+        let told: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
+        assert_eq!(told, wrong.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn what_may_be_nothing_may_be() {
+        with(&[("relay.router_patience", "0s"), ("relay.reuse.idle", "0s"), ("relay.listen.drain", "0s")])
+            .unwrap();
     }
 }

@@ -35,10 +35,6 @@ pub fn run(config: Config, process: Process) -> Running {
 }
 
 async fn compose(config: Config, process: Process) -> Result<(), Error> {
-    let contradictions = config.contradictions();
-    if !contradictions.is_empty() {
-        return Err(Error::Config(contradictions.join("\n")));
-    }
     // A part that cannot go on stops the others of this service, not those of the process.
     let process = Process { shutdown: process.shutdown.child_token(), ..process };
     let stream = process.ready.need("queue stream");

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use posthorn_database::Database;
 use posthorn_mail::{Address, Domain};
-use posthorn_service::config::{Mistake, Sources, load};
-use posthorn_service::{Listen, Networks};
-use serde::{Deserialize, Deserializer};
+use posthorn_service::config::{Contradiction, Mistake, Sources, load_consistent};
+use posthorn_service::{Listen, Networks, setting};
+use serde::Deserialize;
 
 use crate::decide::Policy;
 use crate::known::Own;
@@ -23,19 +23,20 @@ pub struct Config {
     /// Where it listens.
     pub listen: Listen,
     /// URL of the queue.
+    #[serde(deserialize_with = "setting::service_url")]
     pub queue: String,
     /// Who may manage the directory without an API key.
     pub trusted_networks: Networks,
     /// What this installation calls itself.
-    #[serde(deserialize_with = "domain")]
+    #[serde(deserialize_with = "setting::parsed")]
     pub hostname: Domain,
     /// Its other names.
-    #[serde(deserialize_with = "domains")]
+    #[serde(deserialize_with = "setting::all_parsed")]
     pub own_names: Vec<Domain>,
     /// Its addresses.
     pub own_addresses: Vec<IpAddr>,
     /// Who gets the mail for postmaster where there is no such address; empty: the catch-all, or nobody.
-    #[serde(deserialize_with = "optional_address")]
+    #[serde(deserialize_with = "setting::optional")]
     pub postmaster: Option<Address>,
     /// The directory's database.
     pub database: Database,
@@ -56,13 +57,13 @@ pub struct Cache {
     /// Addresses, domains and routes to keep; a list counts once for each member.
     pub entries: u64,
     /// How long a cached entry is still believed after the connection that tells of changes was lost.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub grace: Duration,
     /// How often that connection is tested.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub heartbeat: Duration,
     /// How long other services may keep what they were told of an API key.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub keys: Duration,
 }
 
@@ -71,8 +72,10 @@ pub struct Cache {
 #[serde(deny_unknown_fields)]
 pub struct Expansion {
     /// How many aliases and lists may stand one behind the other.
+    #[serde(deserialize_with = "setting::positive")]
     pub depth: usize,
     /// The most addresses that a recipient may expand to.
+    #[serde(deserialize_with = "setting::positive")]
     pub targets: usize,
 }
 
@@ -83,26 +86,29 @@ pub struct Dns {
     /// Name servers; empty: those of `/etc/resolv.conf`.
     pub servers: Vec<SocketAddr>,
     /// How long one attempt may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::period")]
     pub timeout: Duration,
     /// Attempts at a question.
+    #[serde(deserialize_with = "setting::positive")]
     pub attempts: u32,
     /// What to make of IPv6.
     pub ipv6: Ipv6,
     /// MX hosts to look at.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_hosts: usize,
     /// Questions that may be open at once.
+    #[serde(deserialize_with = "setting::positive")]
     pub concurrency: usize,
     /// Answers to keep.
     pub cache_entries: u64,
     /// The longest an answer is kept.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub cache_longest: Duration,
     /// The longest a "there is none" is kept.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub cache_longest_negative: Duration,
     /// How long the lack of an answer is kept.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub trouble: Duration,
 }
 
@@ -111,49 +117,35 @@ pub struct Dns {
 #[serde(deny_unknown_fields)]
 pub struct Work {
     /// The most messages in a batch.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_batch: u32,
     /// The most messages under way.
+    #[serde(deserialize_with = "setting::positive")]
     pub max_items: usize,
     /// Batches that may be asked for at once.
+    #[serde(deserialize_with = "setting::positive")]
     pub batches: usize,
     /// How long what is under way may take to end once the router was told to stop.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     pub drain: Duration,
 }
 
 impl Config {
     /// Reads the section out of the sources, over the defaults. All mistakes are returned at once.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Mistake>> {
-        let config: Self = load("router", DEFAULTS, sources)?;
-        let mistakes = config.contradictions();
-        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+        load_consistent("router", DEFAULTS, sources, Self::contradictions)
     }
 
-    fn contradictions(&self) -> Vec<Mistake> {
-        let at_least_one = [
-            ("expansion.depth", self.expansion.depth),
-            ("expansion.targets", self.expansion.targets),
-            ("dns.attempts", self.dns.attempts as usize),
-            ("dns.max_hosts", self.dns.max_hosts),
-            ("dns.concurrency", self.dns.concurrency),
-            ("work.max_batch", self.work.max_batch as usize),
-            ("work.batches", self.work.batches),
-        ];
-        let mistake = |setting: &str, reason: &str| Mistake {
-            setting: format!("router.{setting}"),
-            source: "all together".into(),
-            reason: reason.into(),
-        };
-        let zero = at_least_one.into_iter().filter(|(_, value)| *value == 0);
-        let mut mistakes: Vec<Mistake> = zero.map(|(setting, _)| mistake(setting, "must not be 0")).collect();
-        if self.work.max_items < self.work.max_batch as usize {
-            mistakes.push(mistake("work.max_items", "must not be less than work.max_batch"));
-        }
-        // One connection hears of changes.
-        if self.database.max_connections < 2 {
-            mistakes.push(mistake("database.max_connections", "must be at least 2"));
-        }
-        mistakes
+    fn contradictions(&self) -> Vec<Contradiction> {
+        vec![
+            (
+                self.work.max_items < self.work.max_batch as usize,
+                &["work.max_items", "work.max_batch"],
+                "must not be less than work.max_batch",
+            ),
+            // One connection hears of changes.
+            (self.database.max_connections < 2, &["database.max_connections"], "must be at least 2"),
+        ]
     }
 
     /// What the decision needs to know of the settings.
@@ -167,23 +159,6 @@ impl Config {
             own,
         }
     }
-}
-
-fn domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Domain, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
-
-fn domains<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Domain>, D::Error> {
-    let names = Vec::<String>::deserialize(deserializer)?;
-    names.iter().map(|name| name.parse().map_err(serde::de::Error::custom)).collect()
-}
-
-fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -203,18 +178,50 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_be_are_named() {
-        for (setting, value) in [
-            ("router.dns.servers", "[\"name:53\"]"),
-            ("router.dns.ipv6", "sometimes"),
-            ("router.dns.attempts", "0"),
+    fn what_cannot_be_is_refused_by_name_and_all_at_once() {
+        let wrong = [
+            ("router.queue", "banana"),
             ("router.hostname", "a b"),
+            ("router.own_names", "['a..b']"),
+            ("router.own_addresses", "['mx.example.net']"),
             ("router.postmaster", "nobody"),
-            ("router.work.max_items", "1"),
+            ("router.database.url", "mysql://x"),
+            ("router.cache.heartbeat", "0s"),
+            ("router.expansion.depth", "0"),
+            ("router.expansion.targets", "0"),
+            ("router.dns.servers", "['name:53']"),
+            ("router.dns.timeout", "0s"),
+            ("router.dns.attempts", "0"),
+            ("router.dns.ipv6", "sometimes"),
+            ("router.dns.max_hosts", "0"),
+            ("router.dns.concurrency", "0"),
+            ("router.work.max_batch", "0"),
+            ("router.work.batches", "0"),
+            ("router.work.max_items", "0"),
             ("router.database.max_connections", "1"),
-        ] {
-            let mistakes = Config::load(&settings(&[(setting, value)])).unwrap_err();
-            assert_eq!(mistakes.iter().map(|m| m.setting.as_str()).collect::<Vec<_>>(), [setting]);
-        }
+        ];
+        let mistakes = Config::load(&settings(&wrong)).unwrap_err();
+        let told: Vec<_> = mistakes.iter().map(|mistake| mistake.setting.as_str()).collect();
+        assert_eq!(told, wrong.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn what_may_be_nothing_may_be() {
+        let nothing = [
+            ("router.cache.entries", "0"),
+            ("router.cache.grace", "0s"),
+            ("router.cache.keys", "0s"),
+            ("router.dns.cache_entries", "0"),
+            ("router.dns.cache_longest", "0s"),
+            ("router.dns.trouble", "0s"),
+            ("router.work.drain", "0s"),
+        ];
+        Config::load(&settings(&nothing)).unwrap();
+    }
+
+    #[test]
+    fn a_batch_has_room() {
+        let mistakes = Config::load(&settings(&[("router.work.max_items", "1")])).unwrap_err();
+        assert_eq!(mistakes[0].setting, "router.work.max_items");
     }
 }
