@@ -39,13 +39,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<()> {
     let ports = Ports::new(args.port_offset)?;
     let sources = sources(&args, &ports)?;
-    settings::refuse_unknown(&sources)?;
-    let mistakes: Vec<_> =
-        Service::ALL.iter().filter_map(|service| service.load(&sources).err()).flatten().collect();
-    if !mistakes.is_empty() {
-        return Err(settings::refused(&mistakes));
-    }
-    let telemetry_config = settings::telemetry(&sources).map_err(|m| settings::refused(&m))?;
+    let (telemetry_config, ()) =
+        settings::together(&sources, Service::check_all(&sources)).map_err(|m| settings::refused(&m))?;
     let telemetry = telemetry::init(&telemetry_config, "dev")?;
 
     let shutdown = CancellationToken::new();

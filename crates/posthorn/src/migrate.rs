@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use posthorn_service::config::{self, Mistake, Sources};
+use posthorn_service::setting;
 use serde::Deserialize;
 use sqlx::migrate::MigrateDatabase as _;
 use sqlx::{Connection as _, PgConnection, Postgres};
@@ -28,8 +29,9 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Database {
+    #[serde(deserialize_with = "posthorn_database::postgres_url")]
     url: String,
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "setting::length")]
     wait: Duration,
 }
 

@@ -25,9 +25,8 @@ pub(crate) struct Args {
 /// Runs the service until SIGTERM or SIGINT, then lets it drain.
 pub(crate) async fn run(service: Service, args: Args) -> Result<()> {
     let sources = args.settings.sources()?;
-    settings::refuse_unknown(&sources)?;
-    let telemetry_config = settings::telemetry(&sources).map_err(|m| settings::refused(&m))?;
-    let loaded = service.load(&sources).map_err(|m| settings::refused(&m))?;
+    let (telemetry_config, loaded) =
+        settings::together(&sources, service.load(&sources)).map_err(|m| settings::refused(&m))?;
     let telemetry = telemetry::init(&telemetry_config, service.name())?;
 
     let shutdown = CancellationToken::new();

@@ -69,6 +69,13 @@ impl Service {
             Self::RemoteRelay => Loaded::RemoteRelay(remote_relay::Config::load(sources)?.into()),
         })
     }
+
+    /// Whether all of them can be run with their settings.
+    pub(crate) fn check_all(sources: &Sources) -> Result<(), Vec<Mistake>> {
+        let mistakes: Vec<Mistake> =
+            Self::ALL.iter().filter_map(|service| service.load(sources).err()).flatten().collect();
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
 }
 
 impl fmt::Display for Service {

@@ -53,25 +53,26 @@ pub(crate) fn refused(mistakes: &[Mistake]) -> anyhow::Error {
     anyhow::anyhow!("the configuration is wrong:\n{}", lines.join("\n"))
 }
 
-/// Fails with all that is said for sections that do not exist.
-pub(crate) fn refuse_unknown(sources: &Sources) -> Result<()> {
-    let mistakes = config::unknown(&sections(), sources);
-    if mistakes.is_empty() { Ok(()) } else { Err(refused(&mistakes)) }
-}
-
-/// The section `[telemetry]`.
-pub(crate) fn telemetry(sources: &Sources) -> Result<telemetry::Config, Vec<Mistake>> {
-    telemetry::Config::load(sources)
+/// What a process runs with: the section `[telemetry]`, and what was loaded of its services. All mistakes are told at
+/// once, with what is said for sections that do not exist.
+pub(crate) fn together<T>(
+    sources: &Sources,
+    services: Result<T, Vec<Mistake>>,
+) -> Result<(telemetry::Config, T), Vec<Mistake>> {
+    let unknown = config::unknown(&sections(), sources);
+    match (telemetry::Config::load(sources), services) {
+        (Ok(telemetry), Ok(services)) if unknown.is_empty() => Ok((telemetry, services)),
+        (telemetry, services) => {
+            let (telemetry, services) = (telemetry.err(), services.err());
+            Err([Some(unknown), telemetry, services].into_iter().flatten().flatten().collect())
+        }
+    }
 }
 
 /// `posthorn config check`
 pub(crate) fn check(args: &SettingsArgs) -> Result<()> {
     let sources = args.sources()?;
-    let mut mistakes = config::unknown(&sections(), &sources);
-    for service in Service::ALL {
-        mistakes.extend(service.load(&sources).err().into_iter().flatten());
-    }
-    mistakes.extend(telemetry(&sources).err().into_iter().flatten());
+    let mut mistakes = together(&sources, Service::check_all(&sources)).err().unwrap_or_default();
     mistakes.extend(migrate::Config::load(&sources).err().into_iter().flatten());
     if !mistakes.is_empty() {
         bail!(refused(&mistakes));

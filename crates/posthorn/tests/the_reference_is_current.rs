@@ -1,5 +1,7 @@
 //! `docs/CONFIGURATION.md` shows the settings that are compiled in: run `make reference` after changing a default.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::path::Path;
 use std::process::Command;
 
@@ -29,16 +31,54 @@ fn the_reference_is_a_right_configuration() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
-#[test]
-fn all_mistakes_are_told_at_once_and_by_name() {
-    let checked = Command::new(env!("CARGO_BIN_EXE_posthorn"))
-        .args(["config", "check", "--set", "queue.give_up.after=soon", "--set", "quue.x=1"])
+/// Of each kind one, in all sections; what each section refuses is tested beside it.
+const MISTAKES: [&str; 12] = [
+    "quue.x=1",
+    "relay.max_hosts=0",
+    "relay.hostname=bad host",
+    "relay.timeouts.connect=0s",
+    "telemetry.log.level=info,,,==",
+    "telemetry.sample=7",
+    "ingress.queue=not a url",
+    "ingress.limits.message_size=0",
+    "queue.redis.url=banana",
+    "queue.database.url=mysql://x",
+    "queue.give_up.after=0s",
+    "migrate.database.url=mysql://x",
+];
+
+fn told(command: &[&str]) -> String {
+    let told = Command::new(env!("CARGO_BIN_EXE_posthorn"))
+        .args(command)
+        .args(MISTAKES.iter().flat_map(|mistake| ["--set", mistake]))
         .env("POSTHORN_ROUTER__DNS__ATTEMPTS", "-1")
         .output()
         .unwrap();
-    assert_eq!(checked.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&checked.stderr);
-    for name in ["queue.give_up.after", "quue", "router.dns.attempts"] {
-        assert!(told.contains(name), "{name} is not in: {told}");
+    assert_eq!(told.status.code(), Some(1), "{command:?}");
+    String::from_utf8(told.stderr).unwrap()
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_by_name() {
+    let told = told(&["config", "check"]);
+    for mistake in MISTAKES.iter().chain(&["router.dns.attempts=-1"]) {
+        let name = mistake.split('=').next().unwrap().trim_end_matches(".x");
+        assert!(told.contains(&format!("  {name} (")), "{name} is not in: {told}");
     }
+}
+
+#[test]
+fn a_service_refuses_what_the_check_refuses_of_its_settings() {
+    let told = told(&["remote-relay"]);
+    for name in [
+        "quue",
+        "telemetry.log.level",
+        "telemetry.sample",
+        "relay.max_hosts",
+        "relay.hostname",
+        "relay.timeouts.connect",
+    ] {
+        assert!(told.contains(&format!("  {name} (")), "{name} is not in: {told}");
+    }
+    assert!(!told.contains("queue.redis"), "it has only its own: {told}");
 }
