@@ -15,12 +15,20 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
+use tonic_reflection::pb as reflection;
 use tower::Service;
 
 use crate::{Error, Process, calls, setting, trace};
 
 /// How long the peers have to take leave once no call is under way. One whose host is gone never does.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is served beside the services of a process.
+const BESIDE: [&str; 3] = [
+    tonic_health::pb::health_server::SERVICE_NAME,
+    reflection::v1::server_reflection_server::SERVICE_NAME,
+    reflection::v1alpha::server_reflection_server::SERVICE_NAME,
+];
 
 /// Where a service listens.
 #[derive(Clone, Debug, Deserialize)]
@@ -117,6 +125,7 @@ impl Grpc {
         let (reporter, health) = tonic_health::server::health_reporter();
         let mut ready = process.ready.watch();
         let names = std::mem::take(&mut self.names);
+        let listed = [names.as_slice(), &BESIDE].concat();
         let shutdown = process.shutdown.clone();
         tokio::spawn(async move {
             loop {
@@ -135,14 +144,18 @@ impl Grpc {
                 }
             }
         });
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
+        // The descriptors are those of all our services; what is listed can be called here.
+        let describing = || {
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(self.descriptors)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(reflection::v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(reflection::v1alpha::FILE_DESCRIPTOR_SET);
+            listed.iter().copied().fold(builder, tonic_reflection::server::Builder::with_service_name)
         };
         // Common clients still ask v1alpha.
-        let v1 = reflection().build_v1().map_err(Error::fatal)?;
-        let v1alpha = reflection().build_v1alpha().map_err(Error::fatal)?;
+        let v1 = describing().build_v1().map_err(Error::fatal)?;
+        let v1alpha = describing().build_v1alpha().map_err(Error::fatal)?;
         let ours = calls::count(self.routes.routes().into_axum_router(), calls);
         Ok(tonic::service::Routes::from(ours).add_service(health).add_service(v1).add_service(v1alpha))
     }
