@@ -17,6 +17,20 @@ pub fn parse_field<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<
     text.parse().map_err(|e| invalid(field, e))
 }
 
+/// A text that stands on one line, and that Postgres can hold, which has none with a NUL; INVALID_ARGUMENT names it when
+/// it does not.
+pub fn one_line<'a>(field: &str, text: &'a str) -> Result<&'a str, Status> {
+    if text.chars().any(char::is_control) {
+        return Err(invalid(field, "has a control character"));
+    }
+    Ok(text)
+}
+
+/// A value of an enum; INVALID_ARGUMENT names it when this version knows none such.
+pub fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<E, Status> {
+    value.try_into().map_err(|_| invalid(field, format!("{value} is none of its values")))
+}
+
 /// An empty text on the wire stands for none.
 pub fn optional_text(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
@@ -191,10 +205,18 @@ impl TryFrom<wire::Envelope> for mail::Envelope {
     type Error = Status;
 
     fn try_from(envelope: wire::Envelope) -> Result<Self, Status> {
-        let (body, ret) = (envelope.body(), envelope.ret());
+        let body: wire::Body = known("envelope.body", envelope.body)?;
+        let ret: wire::Ret = known("envelope.ret", envelope.ret)?;
         let recipient = |(at, recipient): (usize, wire::Recipient)| {
+            let field = |name: &str| format!("envelope.recipients[{at}].{name}");
+            // RFC 3461 §4.1: NEVER stands alone.
+            if let Some(wire::Notify { never: true, success, failure, delay }) = recipient.notify
+                && (success || failure || delay)
+            {
+                return Err(invalid(field("notify"), "has never beside success, failure or delay"));
+            }
             Ok(mail::Recipient {
-                address: parse_field(&format!("envelope.recipients[{at}].address"), &recipient.address)?,
+                address: parse_field(&field("address"), &recipient.address)?,
                 notify: recipient.notify.map(Into::into),
                 original_recipient: optional_text(recipient.original_recipient),
             })
@@ -301,6 +323,46 @@ mod tests {
         let refused =
             mail::Envelope::try_from(wire::Envelope { recipients, ..Default::default() }).unwrap_err();
         assert_eq!(refused.message(), "envelope.recipients[1].address: the address has no domain");
+    }
+
+    #[test]
+    fn what_is_unknown_or_contradicts_itself_is_named() {
+        let notify = |never, success, failure, delay| wire::Envelope {
+            recipients: vec![wire::Recipient {
+                address: "a@b".into(),
+                notify: Some(wire::Notify { never, success, failure, delay }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let never_and = "envelope.recipients[0].notify: has never beside success, failure or delay";
+        for (envelope, refused) in [
+            (
+                wire::Envelope { body: 99, ..Default::default() },
+                Some("envelope.body: 99 is none of its values"),
+            ),
+            (
+                wire::Envelope { ret: 99, ..Default::default() },
+                Some("envelope.ret: 99 is none of its values"),
+            ),
+            (notify(true, true, false, false), Some(never_and)),
+            (notify(true, false, true, false), Some(never_and)),
+            (notify(true, false, false, true), Some(never_and)),
+            (notify(true, false, false, false), None),
+            (notify(false, true, true, true), None),
+            (notify(false, false, false, false), None),
+        ] {
+            let read = mail::Envelope::try_from(envelope);
+            assert_eq!(read.as_ref().err().map(Status::message), refused, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_for_one_line_has_no_control_characters() {
+        assert_eq!(one_line("key", "grüße 1").unwrap(), "grüße 1");
+        for text in ["a\0b", "a\n", "\u{85}"] {
+            assert_eq!(one_line("key", text).unwrap_err().message(), "key: has a control character");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ pub mod error;
 pub mod key;
 
 pub use convert::{
-    duration, message_id, message_id_bytes, optional_text, parse_field, period, time_of, timestamp,
+    duration, known, message_id, message_id_bytes, one_line, optional_text, parse_field, period, time_of,
+    timestamp,
 };
 
 /// The descriptors of all packages, for gRPC reflection.

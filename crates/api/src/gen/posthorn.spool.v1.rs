@@ -284,7 +284,8 @@ pub mod spool_service_client {
             self
         }
         /// Takes over messages whose content is in the request: what arrived at the caller while its last call was under
-        /// way. An item's answer is its own, also when it cannot be read.
+        /// way. An item's answer is its own, also when it cannot be read (refused for now), or has a text with a control
+        /// character, which is not stored (refused for good).
         ///
         /// Called by ingress. Repeating it is harmless: the message's id says that it is the same. A caller that heard no
         /// answer hands an item over again with `repeated` set.
@@ -471,7 +472,8 @@ pub mod spool_service_server {
     #[async_trait]
     pub trait SpoolService: std::marker::Send + std::marker::Sync + 'static {
         /// Takes over messages whose content is in the request: what arrived at the caller while its last call was under
-        /// way. An item's answer is its own, also when it cannot be read.
+        /// way. An item's answer is its own, also when it cannot be read (refused for now), or has a text with a control
+        /// character, which is not stored (refused for good).
         ///
         /// Called by ingress. Repeating it is harmless: the message's id says that it is the same. A caller that heard no
         /// answer hands an item over again with `repeated` set.

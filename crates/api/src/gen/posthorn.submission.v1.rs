@@ -5,8 +5,8 @@ pub struct SubmitRequest {
     /// `from` and from `to`, `cc` and `bcc`.
     #[prost(message, optional, tag = "1")]
     pub envelope: ::core::option::Option<super::super::mail::v1::Envelope>,
-    /// At most 255 characters. Empty: each call is a new message. Keys of different tenants never meet; callers without an
-    /// API key share theirs.
+    /// At most 255 characters, none of them a control character. Empty: each call is a new message. Keys of different
+    /// tenants never meet; callers without an API key share theirs.
     #[prost(string, tag = "4")]
     pub idempotency_key: ::prost::alloc::string::String,
     #[prost(oneof = "submit_request::Content", tags = "2, 3")]

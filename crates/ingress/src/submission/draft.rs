@@ -2,6 +2,7 @@
 
 use posthorn_api::error::invalid;
 use posthorn_api::mail::v1 as wire_mail;
+use posthorn_api::one_line;
 use posthorn_api::submission::v1::StructuredMessage;
 use posthorn_mail::{Address, Body, Envelope, Recipient, ReversePath};
 use posthorn_smtp::xtext;
@@ -42,6 +43,7 @@ impl Draft {
         if key.chars().count() > KEY_LIMIT {
             return Err(invalid("idempotency_key", "is longer than 255 characters"));
         }
+        one_line("idempotency_key", &key)?;
         let digest = Sha256::new_with_prefix(envelope.encode_length_delimited_to_vec());
         let mut envelope = Envelope::try_from(envelope)?;
         if envelope.recipients.is_empty() {
@@ -119,9 +121,7 @@ fn check_notices(envelope: &Envelope) -> Result<(), Status> {
 }
 
 fn check_notice(field: &str, text: &str, longest: usize) -> Result<(), Status> {
-    if text.chars().any(char::is_control) {
-        return Err(invalid(field, "has a control character"));
-    }
+    one_line(field, text)?;
     if xtext::encode(text).len() > longest {
         return Err(invalid(field, format!("is longer than {longest} octets in xtext (RFC 3461 §4)")));
     }

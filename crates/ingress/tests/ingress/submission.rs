@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use mail_parser::MessageParser;
-use posthorn_api::mail::v1::{Body, Envelope, Recipient};
+use posthorn_api::mail::v1::{Body, Envelope, Notify, Recipient};
 use posthorn_api::submission::v1 as wire;
 use posthorn_api::submission::v1::submission_service_client::SubmissionServiceClient;
 use posthorn_api::submission::v1::submit_request::Content;
@@ -298,6 +298,50 @@ async fn what_is_wrong_is_named() -> Result<()> {
         let refused = client.submit(request).await.unwrap_err();
         assert_eq!(refused.code(), code, "{refused:?}");
         assert!(refused.message().starts_with(text), "{text}, not {}", refused.message());
+    }
+    assert!(world.queue.messages().is_empty());
+    Ok(())
+}
+
+/// What the queue could not store, or would have to guess.
+#[tokio::test]
+async fn what_an_envelope_or_a_key_cannot_say_is_named() -> Result<()> {
+    type Change = fn(&mut Envelope, &mut String);
+    let world = World::start().await;
+    let mut client = client(&world).await;
+    let changes: [(Change, &str); 7] = [
+        (|_, key| key.push('\0'), "idempotency_key: "),
+        (|_, key| key.push('\n'), "idempotency_key: "),
+        (|envelope, _| envelope.envelope_id = "id\0".into(), "envelope.envelope_id: "),
+        (
+            |envelope, _| envelope.recipients[0].original_recipient = "rfc822;a\0".into(),
+            "envelope.recipients[0].original_recipient: ",
+        ),
+        (|envelope, _| envelope.ret = 99, "envelope.ret: "),
+        (|envelope, _| envelope.body = 99, "envelope.body: "),
+        (
+            |envelope, _| {
+                let notify = Notify { never: true, success: true, ..Default::default() };
+                envelope.recipients[0].notify = Some(notify);
+            },
+            "envelope.recipients[0].notify: ",
+        ),
+    ];
+    for (change, text) in changes {
+        let mut request = raw("From: bob@example.net\r\n\r\n");
+        change(request.envelope.as_mut().unwrap(), &mut request.idempotency_key);
+        let start = wire::SubmitStreamStart {
+            envelope: request.envelope.clone(),
+            idempotency_key: request.idempotency_key.clone(),
+        };
+        let parts = [wire::SubmitStreamRequest { part: Some(Part::Start(start)) }];
+        for refused in [
+            client.submit(request).await.unwrap_err(),
+            client.submit_stream(tokio_stream::iter(parts)).await.unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+            assert!(refused.message().starts_with(text), "{text}, not {}", refused.message());
+        }
     }
     assert!(world.queue.messages().is_empty());
     Ok(())

@@ -13,7 +13,7 @@ use posthorn_api::queue::v1::{
     ShowMessageRequest, ShowMessageResponse, StageStats, StatsRequest, StatsResponse, SuspendRequest,
     SuspendResponse, Target, target,
 };
-use posthorn_api::{duration, optional_text, parse_field, timestamp};
+use posthorn_api::{duration, known, one_line, optional_text, parse_field, timestamp};
 use posthorn_mail::MessageId;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
@@ -97,6 +97,7 @@ impl QueueService for Queue {
 
     async fn bounce(&self, request: Request<BounceRequest>) -> Result<Response<BounceResponse>, Status> {
         let request = self.admitted(request).await?;
+        one_line("reason", &request.reason)?;
         let reason = optional_text(request.reason).unwrap_or_else(|| "given up by the operator".into());
         let operation = Operation::Bounce { silent: request.silent, reason };
         let messages = self.operate(request.target, &operation).await?;
@@ -105,6 +106,7 @@ impl QueueService for Queue {
 
     async fn suspend(&self, request: Request<SuspendRequest>) -> Result<Response<SuspendResponse>, Status> {
         let request = self.admitted(request).await?;
+        one_line("reason", &request.reason)?;
         let destinations = self.destinations(&request.destination).await?;
         let (pool, name) = (&self.hub.pool, request.destination.as_str());
         spool::admin::suspend(pool, name, &destinations, &request.reason).await.map_err(failed)?;
@@ -191,9 +193,10 @@ impl Queue {
     /// A domain stands for the destinations that its waiting mail is for, or was when it was suspended, and for those
     /// that its mail comes to later; any other name for itself.
     async fn destinations(&self, name: &str) -> Result<Vec<String>, Status> {
-        if name.is_empty() || name.len() > 255 || name.contains('\0') {
+        if name.is_empty() || name.len() > 255 {
             return Err(invalid("destination", "is empty, or no name of a destination"));
         }
+        one_line("destination", name)?;
         let mut names = spool::admin::destinations_of(&self.hub.pool, name).await.map_err(failed)?;
         names.extend(spool::admin::suspended_for(&self.hub.pool, name).await.map_err(failed)?);
         names.push(name.to_owned());
@@ -212,7 +215,8 @@ impl Queue {
 }
 
 fn condition(filter: Filter) -> Result<Condition, Status> {
-    let state = match filter.state() {
+    let text = |field, text: String| one_line(field, &text).map(|text| optional_text(text.to_owned()));
+    let state = match known("filter.state", filter.state)? {
         RecipientState::Unspecified => None,
         RecipientState::Fresh => Some(State::Fresh),
         RecipientState::Local => Some(State::Local),
@@ -226,10 +230,10 @@ fn condition(filter: Filter) -> Result<Condition, Status> {
     });
     Ok(Condition {
         message: None,
-        sender: optional_text(filter.sender),
-        recipient: optional_text(filter.recipient),
-        domain: optional_text(filter.domain),
-        destination: optional_text(filter.destination),
+        sender: text("filter.sender", filter.sender)?,
+        recipient: text("filter.recipient", filter.recipient)?,
+        domain: text("filter.domain", filter.domain)?,
+        destination: text("filter.destination", filter.destination)?,
         state,
         received_before: before.transpose()?,
         held: filter.held,

@@ -15,7 +15,7 @@ use posthorn_api::spool::v1::{
     ReadContentRequest, ReadContentResponse, Repeated, SettleRequest, SettleResponse,
     accept_result::Result as Wire, accept_stream_request::Part, find_key_response::Result as KeyUse,
 };
-use posthorn_api::{message_id, message_id_bytes};
+use posthorn_api::{message_id, message_id_bytes, one_line};
 use posthorn_content::{CHUNK_BYTES, Upload};
 use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status as MailStatus};
 use sqlx::PgConnection;
@@ -67,6 +67,7 @@ impl SpoolService for Spool {
         let Some(Part::Start(start)) = next(&mut parts).await?.and_then(|first| first.part) else {
             return Err(invalid("part", "a message begins with its start"));
         };
+        storable(&start)?;
         let mut message = read_start(start, Content::Uploaded(0))?;
         if let Some(status) = self.limits(&message) {
             return Ok(refused(status));
@@ -92,6 +93,8 @@ impl SpoolService for Spool {
 
     async fn find_key(&self, request: Request<FindKeyRequest>) -> Result<Response<FindKeyResponse>, Status> {
         let FindKeyRequest { scope, key, digest } = request.into_inner();
+        one_line("scope", &scope)?;
+        one_line("key", &key)?;
         let names = [(scope, key)];
         let find = async |connection: &mut PgConnection| spool::insert::known_keys(connection, &names).await;
         let known = self.hub.standing.with(find).await.map_err(failed)?.into_values().next();
@@ -200,16 +203,36 @@ fn too_large() -> MailStatus {
 }
 
 /// An item of a batch. One that cannot be read is refused alone: the others, which came in together with it by chance,
-/// do not suffer for it. Not for good, since a queue of the next version may be able to read it (R9).
+/// do not suffer for it. Not for good, since a queue of the next version may be able to read it (R9); but what cannot be
+/// stored never can.
 fn read_item(item: AcceptItem) -> Result<Incoming, MailStatus> {
-    let read = item
-        .start
-        .ok_or_else(|| invalid("start", "is missing"))
-        .and_then(|start| read_start(start, Content::Here(item.content)));
-    read.map_err(|error| {
+    let start = item.start.unwrap_or_default();
+    let told = |error: &Status| {
         tracing::error!(reason = error.message(), "a message was handed in that cannot be read");
+    };
+    storable(&start).inspect_err(told).map_err(|_| {
+        MailStatus::new(554, EnhancedStatus::new(5, 6, 0), "the message's envelope has a control character")
+    })?;
+    read_start(start, Content::Here(item.content)).inspect_err(told).map_err(|_| {
         MailStatus::new(451, EnhancedStatus::new(4, 3, 0), "the queue cannot read the message's envelope")
     })
+}
+
+/// Whether Postgres can hold the texts of a message that are stored as they come.
+fn storable(start: &AcceptStart) -> Result<(), Status> {
+    one_line("start.traceparent", &start.traceparent)?;
+    if let Some(key) = &start.idempotency {
+        one_line("start.idempotency.scope", &key.scope)?;
+        one_line("start.idempotency.key", &key.key)?;
+    }
+    if let Some(envelope) = &start.envelope {
+        one_line("start.envelope.envelope_id", &envelope.envelope_id)?;
+        for (at, recipient) in envelope.recipients.iter().enumerate() {
+            let field = format!("start.envelope.recipients[{at}].original_recipient");
+            one_line(&field, &recipient.original_recipient)?;
+        }
+    }
+    Ok(())
 }
 
 fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> {
@@ -218,10 +241,6 @@ fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> 
         start.envelope.ok_or_else(|| invalid("start.envelope", "is missing"))?.try_into()?;
     if envelope.recipients.is_empty() {
         return Err(invalid("start.envelope.recipients", "is empty"));
-    }
-    let texts = envelope.recipients.iter().filter_map(|r| r.original_recipient.as_deref());
-    if texts.chain(envelope.envelope_id.as_deref()).any(|text| text.contains('\0')) {
-        return Err(invalid("start.envelope", "has a NUL in ENVID or ORCPT"));
     }
     let key = start.idempotency.map(|given| NewKey {
         scope: given.scope,

@@ -6,11 +6,11 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use posthorn_api::error::{self, invalid};
 use posthorn_api::key::Scope;
-use posthorn_api::parse_field;
 use posthorn_api::trace::v1::trace_service_server::TraceService;
 use posthorn_api::trace::v1::{
-    Event, TraceMessageRequest, TraceMessageResponse, WatchEventsRequest, WatchEventsResponse,
+    Event, EventKind, TraceMessageRequest, TraceMessageResponse, WatchEventsRequest, WatchEventsResponse,
 };
+use posthorn_api::{known, parse_field};
 use posthorn_mail::MessageId;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -51,8 +51,10 @@ impl TraceService for Trace {
         if !wanted.message_id.is_empty() {
             parse_field::<MessageId>("message_id", &wanted.message_id)?;
         }
-        if wanted.kinds.contains(&0) {
-            return Err(invalid("kinds", "an unspecified kind"));
+        for kind in &wanted.kinds {
+            if known::<EventKind>("kinds", *kind)? == EventKind::Unspecified {
+                return Err(invalid("kinds", "an unspecified kind"));
+            }
         }
         let wants = move |event: &Event| {
             (wanted.message_id.is_empty() || wanted.message_id.eq_ignore_ascii_case(&event.message_id))

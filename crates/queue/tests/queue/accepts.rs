@@ -3,8 +3,8 @@
 use posthorn_api::mail::v1 as mail;
 use posthorn_api::spool::v1::accept_stream_request::Part;
 use posthorn_api::spool::v1::{
-    AcceptEnd, AcceptItem, AcceptStreamRequest, HeldRequest, Idempotency, SettleRequest,
-    accept_result::Result as Answer,
+    AcceptEnd, AcceptItem, AcceptStart, AcceptStreamRequest, FindKeyRequest, HeldRequest, Idempotency,
+    SettleRequest, accept_result::Result as Answer,
 };
 use posthorn_api::work::v1::WorkKind;
 use posthorn_mail::MessageId;
@@ -164,6 +164,52 @@ async fn the_end_of_a_stream_may_say_what_its_start_could_not() {
     assert!(matches!(stream(b"two").await, Answer::KeyConflict(_)));
     let mut router = queue.worker(WorkKind::Route, 1, 100).await;
     assert_eq!(router.batch().await.items[0].body(), posthorn_api::mail::v1::Body::EightBitMime);
+    queue.stop().await;
+}
+
+/// Postgres has no text with a NUL: tried again, it would be refused again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_stored_is_refused_for_good_and_alone() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let wrong = |change: fn(&mut AcceptStart)| {
+        let (_, mut item) = keyed("k", b"digest");
+        change(item.start.as_mut().unwrap());
+        item
+    };
+    for (item, field) in [
+        (wrong(|start| start.idempotency.as_mut().unwrap().key = "k\0".into()), "start.idempotency.key"),
+        (wrong(|start| start.idempotency.as_mut().unwrap().scope = "s\0".into()), "start.idempotency.scope"),
+        (wrong(|start| start.traceparent = "00-\0".into()), "start.traceparent"),
+        (
+            wrong(|start| start.envelope.as_mut().unwrap().envelope_id = "id\0".into()),
+            "start.envelope.envelope_id",
+        ),
+        (
+            wrong(|start| {
+                let recipient = &mut start.envelope.as_mut().unwrap().recipients[0];
+                recipient.original_recipient = "rfc822;\0".into();
+            }),
+            "start.envelope.recipients[0].original_recipient",
+        ),
+    ] {
+        let parts = [AcceptStreamRequest { part: item.start.clone().map(Part::Start) }];
+        let refused = queue.spool().accept_stream(tokio_stream::iter(parts)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+        assert!(refused.message().starts_with(&format!("{field}: ")), "{refused:?}");
+
+        let good = message("a@example.net", &["b@example.test"]).1;
+        let results = queue.try_accept(vec![item, good]).await;
+        let results: Vec<Answer> = results.into_iter().map(|result| result.result.unwrap()).collect();
+        let [Answer::Refused(status), Answer::Accepted(_)] = &results[..] else { panic!("{results:?}") };
+        assert_eq!(status.code, 554, "{status:?}");
+    }
+    for (scope, key, field) in [("s", "k\0", "key"), ("s\0", "k", "scope")] {
+        let request = FindKeyRequest { scope: scope.into(), key: key.into(), digest: Default::default() };
+        let refused = queue.spool().find_key(request).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+        assert!(refused.message().starts_with(&format!("{field}: ")), "{refused:?}");
+    }
     queue.stop().await;
 }
 

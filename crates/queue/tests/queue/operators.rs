@@ -170,3 +170,41 @@ async fn lists_are_paged_and_filtered_and_events_watched() {
     other_replica.stop().await;
     queue.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_named() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    queue.accept(vec![message("a@example.net", &["b@example.test"]).1]).await;
+    let nul = || "a\0".to_owned();
+    let mut refused = Vec::new();
+    for (filter, field) in [
+        (Filter { sender: nul(), ..Default::default() }, "sender"),
+        (Filter { recipient: nul(), ..Default::default() }, "recipient"),
+        (Filter { domain: nul(), ..Default::default() }, "domain"),
+        (Filter { destination: nul(), ..Default::default() }, "destination"),
+        // Taken for any state, it would bounce all there is.
+        (Filter { state: 99, ..Default::default() }, "state"),
+    ] {
+        let bounce = BounceRequest { target: by_filter(filter.clone()), ..Default::default() };
+        refused.push((queue.admin().bounce(bounce).await.unwrap_err(), format!("filter.{field}: ")));
+        let list = ListMessagesRequest { filter: Some(filter), ..Default::default() };
+        refused.push((queue.admin().list_messages(list).await.unwrap_err(), format!("filter.{field}: ")));
+    }
+    let bounce = BounceRequest { target: by_id(MessageId::generate()), reason: nul(), ..Default::default() };
+    refused.push((queue.admin().bounce(bounce).await.unwrap_err(), "reason: ".into()));
+    let suspend = SuspendRequest { destination: "example.org".into(), reason: nul() };
+    refused.push((queue.admin().suspend(suspend).await.unwrap_err(), "reason: ".into()));
+    let suspend = SuspendRequest { destination: nul(), reason: String::new() };
+    refused.push((queue.admin().suspend(suspend).await.unwrap_err(), "destination: ".into()));
+    for kind in [0, 99] {
+        let watch = WatchEventsRequest { kinds: vec![kind], ..Default::default() };
+        refused.push((queue.trace().watch_events(watch).await.unwrap_err(), "kinds: ".into()));
+    }
+    for (status, field) in refused {
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+        assert!(status.message().starts_with(&field), "{field} is not in {status:?}");
+    }
+    assert_eq!(stores.count("spool.message").await, 1);
+    queue.stop().await;
+}

@@ -57,10 +57,7 @@ pub(crate) fn text<'a>(field: &str, text: &'a str, longest: usize) -> Result<&'a
     if text.len() > longest {
         return Err(invalid(field, format!("is longer than {longest} bytes")));
     }
-    if text.chars().any(char::is_control) {
-        return Err(invalid(field, "has control characters"));
-    }
-    Ok(text)
+    posthorn_api::one_line(field, text)
 }
 
 /// A tenant's id; "default" when empty.
@@ -85,6 +82,11 @@ pub(crate) fn page_size(asked: u32) -> Result<(usize, i64), Status> {
         1..=LARGEST_PAGE => Ok((asked as usize, i64::from(asked) + 1)),
         _ => Err(invalid("page_size", format!("is more than {LARGEST_PAGE}"))),
     }
+}
+
+/// The place after which a page of names begins; none of ours is longer.
+pub(crate) fn after_name(token: &str) -> Result<&str, Status> {
+    text("page_token", token, 255)
 }
 
 /// The place after which a page of addresses begins: domain and local part.

@@ -348,3 +348,23 @@ async fn strangers_need_a_key_for_the_directory() {
     router.stop().await;
     trusted.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_that_was_never_given_out_is_named() {
+    let mut router = Router::start(&database().await, &[]).await;
+    let directory = &mut router.directory;
+    let (page_size, page_token) = (0, "a\0".to_owned());
+    let tenants = wire::ListTenantsRequest { page_size, page_token: page_token.clone() };
+    let domains = wire::ListDomainsRequest { page_size, page_token: page_token.clone() };
+    let routes = wire::ListRoutesRequest { page_size, page_token: page_token.clone() };
+    let keys = wire::ListKeysRequest { page_size, page_token };
+    for refused in [
+        directory.list_tenants(tenants).await.map(drop),
+        directory.list_domains(domains).await.map(drop),
+        directory.list_routes(routes).await.map(drop),
+        directory.list_keys(keys).await.map(drop),
+    ] {
+        assert_eq!(field(&refused.unwrap_err()), "page_token");
+    }
+    router.stop().await;
+}

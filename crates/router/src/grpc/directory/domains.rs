@@ -58,9 +58,9 @@ pub(crate) async fn list(
     request: wire::ListDomainsRequest,
 ) -> Result<wire::ListDomainsResponse, Status> {
     let (size, limit) = field::page_size(request.page_size)?;
-    let mut rows = domains::list(&router.pool, &request.page_token, limit)
-        .await
-        .map_err(|error| failed("domains", error))?;
+    let after = field::after_name(&request.page_token)?;
+    let mut rows =
+        domains::list(&router.pool, after, limit).await.map_err(|error| failed("domains", error))?;
     let next_page_token = field::cut_page(&mut rows, size, |row| row.name.clone());
     Ok(wire::ListDomainsResponse { domains: rows.into_iter().map(Into::into).collect(), next_page_token })
 }

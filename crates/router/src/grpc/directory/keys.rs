@@ -43,8 +43,8 @@ pub(crate) async fn list(
     request: wire::ListKeysRequest,
 ) -> Result<wire::ListKeysResponse, Status> {
     let (size, limit) = field::page_size(request.page_size)?;
-    let mut rows =
-        keys::list(&router.pool, &request.page_token, limit).await.map_err(|error| failed("keys", error))?;
+    let after = field::after_name(&request.page_token)?;
+    let mut rows = keys::list(&router.pool, after, limit).await.map_err(|error| failed("keys", error))?;
     let next_page_token = field::cut_page(&mut rows, size, |row| row.key_id.clone());
     Ok(wire::ListKeysResponse { keys: rows.into_iter().map(Into::into).collect(), next_page_token })
 }

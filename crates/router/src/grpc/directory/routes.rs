@@ -39,9 +39,8 @@ pub(crate) async fn list(
     request: wire::ListRoutesRequest,
 ) -> Result<wire::ListRoutesResponse, Status> {
     let (size, limit) = field::page_size(request.page_size)?;
-    let mut rows = routes::list(&router.pool, &request.page_token, limit)
-        .await
-        .map_err(|error| failed("routes", error))?;
+    let after = field::after_name(&request.page_token)?;
+    let mut rows = routes::list(&router.pool, after, limit).await.map_err(|error| failed("routes", error))?;
     let next_page_token = field::cut_page(&mut rows, size, |route| route.pattern.clone());
     Ok(wire::ListRoutesResponse { routes: rows.into_iter().map(shown).collect(), next_page_token })
 }

@@ -25,9 +25,9 @@ pub(crate) async fn list(
     request: wire::ListTenantsRequest,
 ) -> Result<wire::ListTenantsResponse, Status> {
     let (size, limit) = field::page_size(request.page_size)?;
-    let mut rows = tenants::list(&router.pool, &request.page_token, limit)
-        .await
-        .map_err(|error| failed("tenants", error))?;
+    let after = field::after_name(&request.page_token)?;
+    let mut rows =
+        tenants::list(&router.pool, after, limit).await.map_err(|error| failed("tenants", error))?;
     let next_page_token = field::cut_page(&mut rows, size, |row| row.tenant_id.clone());
     let tenant =
         |row: tenants::Row| wire::Tenant { tenant_id: row.tenant_id, display_name: row.display_name };
