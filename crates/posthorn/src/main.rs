@@ -28,7 +28,13 @@ fn worker_threads() -> usize {
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let result = tokio::runtime::Builder::new_multi_thread()
+    // One thread is one thread: of the other kind of runtime it would be a worker beside the main thread, and they would
+    // wake each other for every message.
+    let mut builder = match worker_threads() {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let result = builder
         .worker_threads(worker_threads())
         .enable_all()
         .build()
