@@ -30,12 +30,13 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     // One thread is one thread: of the other kind of runtime it would be a worker beside the main thread, and they would
     // wake each other for every message.
-    let mut builder = match worker_threads() {
+    let threads = worker_threads();
+    let mut builder = match threads {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let result = builder
-        .worker_threads(worker_threads())
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
