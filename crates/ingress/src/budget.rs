@@ -40,14 +40,22 @@ impl Share {
 
     /// Takes more or gives back, until it is so much; as it was where there is not enough.
     pub(crate) fn hold(&mut self, octets: usize) -> Result<(), Spent> {
+        self.hold_of(self.budget.limit, octets).inspect_err(|Spent| {
+            metrics::counter!("posthorn_ingress_memory_spent_total").increment(1);
+        })
+    }
+
+    /// The same for what is good to have, but not needed: half of the budget is left to others.
+    pub(crate) fn hold_spare(&mut self, octets: usize) -> Result<(), Spent> {
+        self.hold_of(self.budget.limit / 2, octets)
+    }
+
+    fn hold_of(&mut self, limit: usize, octets: usize) -> Result<(), Spent> {
         if octets > self.octets {
-            let (more, limit) = (octets - self.octets, self.budget.limit);
+            let more = octets - self.octets;
             let grown = |taken: usize| taken.checked_add(more).filter(|taken| *taken <= limit);
             let taken = &self.budget.taken;
-            if taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
-                metrics::counter!("posthorn_ingress_memory_spent_total").increment(1);
-                return Err(Spent);
-            }
+            taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map_err(|_| Spent)?;
         } else {
             self.budget.taken.fetch_sub(self.octets - octets, Ordering::Relaxed);
         }
@@ -79,6 +87,8 @@ mod tests {
         assert_eq!((one.hold(7), one.hold(2), other.hold(8)), (Err(Spent), Ok(()), Ok(())));
         drop(one);
         assert_eq!((other.hold(10), other.grow(1), other.grow(usize::MAX)), (Ok(()), Err(Spent), Err(Spent)));
+        assert_eq!(other.hold_spare(5), Ok(()));
+        assert_eq!((other.hold_spare(6), other.hold(6)), (Err(Spent), Ok(())));
         other.give_back();
         assert_eq!(budget.share().grow(10), Ok(()));
         assert_eq!(budget.share().grow(10), Ok(()));

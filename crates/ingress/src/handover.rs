@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use posthorn_api::mail::v1::Body;
 use posthorn_api::spool::v1 as wire;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
 use posthorn_mail::{EnhancedStatus, MessageId, Status};
@@ -80,8 +81,9 @@ impl NotKept {
 pub(crate) struct Handover {
     calls: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
-    queue: SpoolServiceClient<Channel>,
-    timeout: Duration,
+    pub(crate) queue: SpoolServiceClient<Channel>,
+    /// How long the queue is asked.
+    pub(crate) timeout: Duration,
 }
 
 /// A message that waits for a call.
@@ -149,7 +151,18 @@ impl Handover {
 
     /// Begins to hand over a large message while it still comes in.
     pub(crate) fn upload(&self, start: wire::AcceptStart) -> Upload {
-        Upload::start(self.queue.clone(), self.timeout, start)
+        Upload::start(self.clone(), start)
+    }
+}
+
+/// Puts in what is known only at the end of a message: what its content holds, and the digest of the request, where it
+/// was not known before.
+pub(crate) fn know_end(start: &mut wire::AcceptStart, body: Body, digest: Bytes) {
+    if let Some(envelope) = &mut start.envelope {
+        envelope.body = body.into();
+    }
+    if let Some(idempotency) = start.idempotency.as_mut().filter(|i| i.digest.is_empty()) {
+        idempotency.digest = digest;
     }
 }
 

@@ -9,8 +9,8 @@ use posthorn_api::{message_id_bytes, timestamp};
 use posthorn_mail::{Body, EnhancedStatus, Envelope, MessageId, Status};
 use time::OffsetDateTime;
 
-use crate::budget::Share;
-use crate::handover::{Handover, Kept, NotKept};
+use crate::budget::{Share, Spent};
+use crate::handover::{Handover, Kept, NotKept, know_end};
 use crate::header::HeaderScan;
 use crate::received::{Received, date};
 use crate::upload::Upload;
@@ -131,7 +131,7 @@ impl Incoming {
             return;
         }
         self.size += piece.len() as u64;
-        if self.share.hold(self.buffer.len() + piece.len()).is_err() {
+        if self.make_room(self.buffer.len() + piece.len()).is_err() {
             return self.refuse(NotKept::Full);
         }
         self.buffer.extend_from_slice(piece);
@@ -176,15 +176,21 @@ impl Incoming {
                 self.header.read_to_end(&self.buffer[self.trace..]);
                 self.check_header(true)?;
                 self.complete_header();
-                if let Some(envelope) = &mut self.start.envelope {
-                    envelope.body = body.into();
-                }
-                if let Some(idempotency) = self.start.idempotency.as_mut().filter(|i| i.digest.is_empty()) {
-                    idempotency.digest = digest;
-                }
+                know_end(&mut self.start, body, digest);
                 handover.accept(self.start, self.buffer.freeze()).await
             }
         }
+    }
+
+    /// Holds so much memory, and what is kept to begin again, as long as there is plenty.
+    fn make_room(&mut self, octets: usize) -> Result<(), Spent> {
+        if let Some(upload) = &mut self.upload {
+            if self.share.hold_spare(octets + upload.kept()).is_ok() {
+                return Ok(());
+            }
+            upload.give_up_kept();
+        }
+        self.share.hold(octets)
     }
 
     fn refuse(&mut self, reason: NotKept) {

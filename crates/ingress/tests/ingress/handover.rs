@@ -53,6 +53,34 @@ async fn a_lost_answer_is_asked_for_until_it_comes() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_stream_that_breaks_is_begun_again() -> Result<()> {
+    let world = World::start().await;
+    let early = (1, 10 << 20);
+    let at_its_end = (usize::MAX, 2 << 20);
+    for (number, (after, size)) in [early, at_its_end, (600 << 10, 1 << 20)].into_iter().enumerate() {
+        world.queue.set(Mood::Breaking { streams: 2, after });
+        let content = large(size);
+        check(&world.send(&content).await?, 250, "2.0.0")?;
+        let messages = world.queue.messages();
+        assert_eq!(messages.len(), number + 1);
+        assert!(messages[number].content.ends_with(&content));
+        assert!(messages[number].content.starts_with(b"Received: from client.example"));
+        assert_eq!(messages[number].start.envelope.as_ref().unwrap().body(), mail::Body::SevenBit);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_when_much_was_sent_is_for_the_client_to_repeat() -> Result<()> {
+    let world = World::start().await;
+    world.queue.set(Mood::Breaking { streams: 1, after: 5 << 20 });
+    check(&world.send(&large(20 << 20)).await?, 451, "4.3.0")?;
+    check(&world.send(&large(20 << 20)).await?, 250, "2.0.0")?;
+    assert_eq!(world.queue.messages().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_client_is_told_neither_yes_nor_no_when_nobody_knows() -> Result<()> {
     let world = World::with(&[("handover.timeout", "300ms")]).await;
     for content in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)] {

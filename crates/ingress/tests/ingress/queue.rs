@@ -36,6 +36,8 @@ pub(crate) enum Mood {
     Full,
     /// It keeps all, and so many of its answers are lost, as when it dies between its commit and its answer.
     Unheard(usize),
+    /// So many streams break once they have had so many octets, or at their end; nothing of them is kept.
+    Breaking { streams: usize, after: usize },
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +133,18 @@ impl PlayedQueue {
         match *self.mood.lock().unwrap() {
             Mood::Away => Err(error::unavailable("STORE_AWAY", "the spool is away", Duration::from_secs(5))),
             Mood::Full => Err(Status::resource_exhausted("the spool is full")),
-            Mood::Willing | Mood::Refusing(_) | Mood::Unheard(_) => Ok(()),
+            Mood::Willing | Mood::Refusing(_) | Mood::Unheard(_) | Mood::Breaking { .. } => Ok(()),
+        }
+    }
+
+    /// Whether a stream goes on that has had so many octets.
+    fn holds(&self, octets: usize) -> Result<(), Status> {
+        match &mut *self.mood.lock().unwrap() {
+            Mood::Breaking { streams, after } if *streams > 0 && octets >= *after => {
+                *streams -= 1;
+                Err(Status::unavailable("connection reset"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -189,9 +202,12 @@ impl SpoolService for PlayedQueue {
                 }
                 Part::Chunk(chunk) => {
                     self.chunks.acquire().await.unwrap().forget();
-                    message.as_mut().unwrap().content.extend_from_slice(&chunk);
+                    let content = &mut message.as_mut().unwrap().content;
+                    content.extend_from_slice(&chunk);
+                    self.holds(content.len())?;
                 }
                 Part::End(end) => {
+                    self.holds(usize::MAX)?;
                     let mut message = message.unwrap();
                     assert_eq!(end.size, message.content.len() as u64);
                     if end.body != 0 {

@@ -89,19 +89,31 @@ async fn a_stream_whose_answer_was_lost_can_be_asked_for() {
         let request = SettleRequest { message_id: posthorn_api::message_id_bytes(id) };
         queue.spool().settle(request).await.unwrap().into_inner().kept
     };
-    let (whole, cut, unknown) =
-        (stream(&queue, true).await, stream(&queue, false).await, MessageId::generate());
+    let given = || message("a@example.net", &["b@example.test"]);
+    let ((whole, item), (cut, cut_item)) = (given(), given());
+    stream(&queue, item, true).await;
+    stream(&queue, cut_item.clone(), false).await;
+    let unknown = MessageId::generate();
     assert_eq!((settle(whole).await, settle(cut).await, settle(unknown).await), (true, false, false));
     // What was cut is gone, what was kept stays when it is asked for again.
     assert_eq!(stores.count("content.released").await, 0);
     assert!(settle(whole).await);
-    assert_eq!(queue.content(&posthorn_api::message_id_bytes(whole)).await.len(), 600_000);
+    // What was cut can be begun again, in chunks or whole.
+    stream(&queue, cut_item, true).await;
+    let (second, mut item) = given();
+    stream(&queue, item.clone(), false).await;
+    assert!(!settle(second).await);
+    item.content = vec![b'x'; 600_000].into();
+    queue.accept(vec![item]).await;
+    for kept in [whole, cut, second] {
+        assert!(settle(kept).await);
+        assert_eq!(queue.content(&posthorn_api::message_id_bytes(kept)).await.len(), 600_000);
+    }
     queue.stop().await;
 }
 
-/// A message in chunks, with its end or without.
-async fn stream(queue: &Queue, whole: bool) -> MessageId {
-    let (id, item) = message("a@example.net", &["b@example.test"]);
+/// Hands in a message in chunks, with its end or without.
+async fn stream(queue: &Queue, item: AcceptItem, whole: bool) {
     let mut parts = vec![Part::Start(item.start.expect("it has a start"))];
     parts.extend([300_000, 300_000].map(|size| Part::Chunk(vec![b'x'; size].into())));
     if whole {
@@ -110,7 +122,6 @@ async fn stream(queue: &Queue, whole: bool) -> MessageId {
     let parts = parts.into_iter().map(|part| AcceptStreamRequest { part: Some(part) });
     let answer = queue.spool().accept_stream(tokio_stream::iter(parts.collect::<Vec<_>>())).await;
     assert_eq!(answer.is_ok(), whole, "{answer:?}");
-    id
 }
 
 #[tokio::test(flavor = "multi_thread")]
