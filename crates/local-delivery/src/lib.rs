@@ -43,7 +43,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let notices = process.ready.need("postgres notices");
     let store::Ways { writing, reading, pool } =
         store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
-    let notice_pool = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
+    let (telling, hearing) = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
     let queue = posthorn_service::connect(&config.queue)?;
     let queues = posthorn_service::replicas(&config.queue)?;
     let router = posthorn_service::connect(&config.router)?;
@@ -66,9 +66,9 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let serve = serve(service, config.listen.clone(), process.clone());
     let needs = (postgres, stream);
     let work = worker::run(queues, writing, changed, config.work.clone(), process.clone(), needs);
-    let sending = tokio::spawn(to_send.send(notice_pool.clone()));
+    let sending = tokio::spawn(to_send.send(telling));
     let shutdown = &process.shutdown;
-    let listen = notify::listen(notice_pool, watched.clone(), notices, shutdown.clone());
+    let listen = notify::listen(hearing, watched.clone(), notices, shutdown.clone());
     let every = config.mailbox.recheck_watched_every;
     let recheck = notify::recheck(pool.clone(), watched, every, shutdown.clone());
     let collect = collect::run(queue.clone(), router, pool.clone(), config.collect.clone(), shutdown.clone());

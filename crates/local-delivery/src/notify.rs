@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use posthorn_database::Standing;
 use posthorn_service::{Need, wait_for};
-use sqlx::PgPool;
 use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -83,16 +84,19 @@ impl Changed {
 
 impl Notices {
     /// Sends notices until those who make them are gone: all that gathered while the last were being sent go together.
-    pub(crate) async fn send(mut self, pool: PgPool) {
+    pub(crate) async fn send(mut self, standing: Standing) {
         let mut waiting = Vec::new();
         while self.waiting.recv_many(&mut waiting, NOTICES).await > 0 {
+            // The watchers here go first.
+            tokio::task::yield_now().await;
             let mut payload = payload(&newest(waiting.drain(..)));
             if self.overflown.swap(false, Ordering::Relaxed) {
                 payload = EVERYTHING.to_owned();
             }
-            let sent =
-                sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&pool).await;
-            if let Err(reason) = sent {
+            let notify = async |connection: &mut PgConnection| {
+                sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(connection).await
+            };
+            if let Err(reason) = standing.with(notify).await {
                 // The next notice that goes through makes up for this one.
                 self.overflown.store(true, Ordering::Relaxed);
                 tracing::warn!(%reason, "could not tell other replicas of changes");

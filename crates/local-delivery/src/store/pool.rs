@@ -35,17 +35,18 @@ pub(crate) fn connect(database: &Database, writers: usize) -> Result<Ways, sqlx:
     })
 }
 
-/// Two connections for notices. They carry nothing that must last, so that their commits need not wait for the disk
-/// while they hold up all others that notify.
-pub(crate) fn connect_for_notices(database: &Database) -> Result<PgPool, sqlx::Error> {
+/// A connection to send notices by, and one to hear them. They carry nothing that must last, so that their commits need
+/// not wait for the disk while they hold up all others that notify.
+pub(crate) fn connect_for_notices(database: &Database) -> Result<(Standing, PgPool), sqlx::Error> {
     let options =
         database.options("posthorn-local-delivery notices")?.options([("synchronous_commit", "off")]);
-    Ok(PgPoolOptions::new()
-        .max_connections(2)
+    let hearing = PgPoolOptions::new()
+        .max_connections(1)
         .acquire_timeout(database.acquire_timeout)
         .max_lifetime(None)
         .idle_timeout(None)
-        .connect_lazy_with(options))
+        .connect_lazy_with(options.clone());
+    Ok((database.standing(options, 1), hearing))
 }
 
 /// Whether Postgres answers and has the schema.

@@ -58,7 +58,9 @@ impl<'a> Ahead<'a> {
         hub.in_hand.forget(&std::mem::take(&mut self.ids));
         self.kept.send_replace(true);
         in_hand.extend(letters.iter().map(Letter::item));
-        // Nothing waits for the schedule: should this process die before it knows, the sweep finds them.
+        // Nothing waits for the schedule: should this process die before it knows, the sweep finds them. Who waits for
+        // this message hears of it first.
+        tokio::task::yield_now().await;
         let too_late = hub.in_hand.put(Kind::Route, letters, Instant::now());
         if !in_hand.is_empty() {
             let until = now + hub.config.lease.length;
