@@ -85,23 +85,25 @@ impl Upload {
             body: body.into(),
             digest: digest.clone(),
         };
-        let failure = match self.stream.send(Part::End(end), until).await {
-            Ok(()) => match self.stream.answer(until).await {
-                Ok(kept) => return Ok(kept),
-                Err(Failure::Unknown) => match self.settle(Instant::now() + self.handover.timeout).await {
+        let ended = self.stream.send(Part::End(end), until).await;
+        let is_ended = ended.is_ok();
+        let answer = match ended {
+            Ok(()) => self.stream.answer(until).await,
+            Err(early) => Err(early),
+        };
+        match answer {
+            Ok(kept) => return Ok(kept),
+            Err(Failure::Unknown) if is_ended => {
+                match self.settle(Instant::now() + self.handover.timeout).await {
                     Some(true) => return Ok(Kept::New),
-                    Some(false) => None,
+                    Some(false) => {}
                     None => {
                         tracing::warn!("the queue does not say whether it has kept a message");
                         return Err(NotKept::Unknown);
                     }
-                },
-                Err(known) => Some(known),
-            },
-            Err(early) => Some(early),
-        };
-        if let Some(failure) = failure {
-            self.clear_way(failure, until).await?;
+                }
+            }
+            Err(failure) => self.clear_way(failure, until).await?,
         }
         let content = self.sent.take().ok_or(NotKept::Away)?.concat();
         know_end(&mut self.start, body, digest);
