@@ -139,6 +139,15 @@ class System:
                 return self.docker("exec", container, "posthorn", "ctl", *arguments, check=check)
         fail(f"no {service} runs")
 
+    def waiting_after(self, limit):
+        """The messages that have not come to their end by then, one line each; returns as soon as there are none."""
+        deadline = time.monotonic() + limit
+        while waiting := self.ctl("queue", "--json", "queue", "list").splitlines():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        return waiting
+
     def internet(self, service, *arguments):
         return self.docker("exec", self.containers(service)[0], *arguments)
 
