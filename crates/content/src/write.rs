@@ -58,6 +58,10 @@ pub async fn insert(connection: &mut PgConnection, contents: &[(MessageId, Bytes
 ///
 /// It counts as released until [`Upload::finish`], whose caller makes it part of the transaction that accepts the
 /// message; an upload that is dropped is collected later.
+///
+/// Until then nothing of it must last, so that no chunk waits for the disk by itself: the log that the accepting
+/// transaction waits for has them in it before its own commit. [`Upload::begin`] and [`Upload::write`] must not be called
+/// within a transaction: it as a whole would not wait.
 #[derive(Debug)]
 pub struct Upload {
     id: MessageId,
@@ -69,10 +73,13 @@ pub struct Upload {
 impl Upload {
     /// Begins a content. An id that is being uploaded or collected already is an error.
     pub async fn begin(connection: &mut PgConnection, id: MessageId) -> sqlx::Result<Self> {
-        sqlx::query("INSERT INTO content.released (content_id) VALUES ($1)")
-            .bind(id.uuid())
-            .execute(connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO content.released (content_id)
+             SELECT $1 WHERE set_config('synchronous_commit', 'off', true) = 'off'",
+        )
+        .bind(id.uuid())
+        .execute(connection)
+        .await?;
         Ok(Self { id, seq: 0, size: 0, pending: BytesMut::new() })
     }
 
@@ -81,19 +88,23 @@ impl Upload {
         self.size
     }
 
-    /// Takes the next bytes, of any length; writes the chunks that they complete. `RowNotFound` when nothing came for so
-    /// long that it was collected.
-    pub async fn push(&mut self, connection: &mut PgConnection, bytes: &[u8]) -> sqlx::Result<()> {
+    /// Takes the next bytes, of any length; whether there are chunks to write now.
+    pub fn add(&mut self, bytes: &[u8]) -> bool {
         self.size += bytes.len() as u64;
         self.pending.extend_from_slice(bytes);
+        self.pending.len() >= CHUNK_BYTES
+    }
+
+    /// Writes the chunks that are complete. `RowNotFound` when nothing came for so long that the upload was collected.
+    pub async fn write(&mut self, connection: &mut PgConnection) -> sqlx::Result<()> {
         while self.pending.len() >= CHUNK_BYTES {
             let chunk = self.pending.split_to(CHUNK_BYTES);
-            self.append(connection, &chunk).await?;
+            self.append(connection, &chunk, false).await?;
         }
         Ok(())
     }
 
-    /// Writes what is left; returns the size of the whole. In the caller's transaction, which makes it a content.
+    /// Writes the last chunk; returns the size of the whole. In the caller's transaction, which makes it a content.
     /// `RowNotFound` when the upload has taken so long that it was collected.
     pub async fn finish(self, connection: &mut PgConnection) -> sqlx::Result<u64> {
         let id = self.id;
@@ -101,25 +112,33 @@ impl Upload {
         if crate::unrelease(connection, id).await? { Ok(size) } else { Err(sqlx::Error::RowNotFound) }
     }
 
-    /// Writes what is left, and leaves it released: the caller calls [`crate::unrelease`] in the transaction that
+    /// Writes the last chunk, and leaves it all released: the caller calls [`crate::unrelease`] in the transaction that
     /// makes it a content.
     pub async fn flush(mut self, connection: &mut PgConnection) -> sqlx::Result<u64> {
         let rest = self.pending.split();
         if !rest.is_empty() || self.seq == 0 {
-            self.append(connection, &rest).await?;
+            self.append(connection, &rest, true).await?;
         }
         Ok(self.size)
     }
 
     /// Each chunk begins the grace anew. An upload that was collected meanwhile has no more: nobody would find them.
-    async fn append(&mut self, connection: &mut PgConnection, chunk: &[u8]) -> sqlx::Result<()> {
+    /// `lasting`: the transaction's commit is to wait for the disk.
+    async fn append(
+        &mut self,
+        connection: &mut PgConnection,
+        chunk: &[u8],
+        lasting: bool,
+    ) -> sqlx::Result<()> {
         let done = sqlx::query(
             "WITH held AS (UPDATE content.released SET released_at = now() WHERE content_id = $1 RETURNING content_id)
-             INSERT INTO content.chunk (content_id, seq, data) SELECT content_id, $2, $3 FROM held",
+             INSERT INTO content.chunk (content_id, seq, data) SELECT content_id, $2, $3 FROM held
+             WHERE $4 OR set_config('synchronous_commit', 'off', true) = 'off'",
         )
         .bind(self.id.uuid())
         .bind(self.seq)
         .bind(chunk)
+        .bind(lasting)
         .execute(connection)
         .await?;
         if done.rows_affected() == 0 {

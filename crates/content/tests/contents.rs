@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use posthorn_content::{CHUNK_BYTES, Upload};
 use posthorn_mail::MessageId;
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgPool};
 
 async fn store() -> PgPool {
     let url = posthorn_testkit::stores::database().await;
@@ -92,12 +92,20 @@ async fn an_upload_is_released_until_it_is_finished() {
     let (id, content) = (MessageId::generate(), bytes(2 * CHUNK_BYTES + 5));
     let mut upload = Upload::begin(&mut connection, id).await.unwrap();
     for piece in content.chunks(100_003) {
-        upload.push(&mut connection, piece).await.unwrap();
+        if upload.add(piece) {
+            upload.write(&mut connection).await.unwrap();
+        }
     }
     let released = posthorn_content::released_before(&mut connection, Duration::ZERO, 10).await.unwrap();
     assert_eq!(released.iter().map(|r| r.id).collect::<Vec<_>>(), [id]);
 
-    assert_eq!(upload.finish(&mut connection).await.unwrap(), content.len() as u64);
+    // What makes it a content is on the disk when that is said.
+    let mut transaction = connection.begin().await.unwrap();
+    assert_eq!(upload.finish(&mut transaction).await.unwrap(), content.len() as u64);
+    let waits: String =
+        sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&mut *transaction).await.unwrap();
+    assert_eq!(waits, "on");
+    transaction.commit().await.unwrap();
     let none = posthorn_content::released_before(&mut connection, Duration::ZERO, 10).await.unwrap();
     assert_eq!(none, []);
     assert!(posthorn_content::read_whole(&mut connection, id).await.unwrap() == Some(content));
@@ -124,9 +132,11 @@ async fn an_upload_that_was_collected_leaves_nothing_behind() {
     let mut connection = pool.acquire().await.unwrap();
     let id = MessageId::generate();
     let mut upload = Upload::begin(&mut connection, id).await.unwrap();
-    upload.push(&mut connection, &bytes(CHUNK_BYTES)).await.unwrap();
+    assert!(upload.add(&bytes(CHUNK_BYTES)));
+    upload.write(&mut connection).await.unwrap();
     posthorn_content::delete(&mut connection, &[id]).await.unwrap();
-    let refused = upload.push(&mut connection, &bytes(CHUNK_BYTES)).await;
+    assert!(upload.add(&bytes(CHUNK_BYTES)));
+    let refused = upload.write(&mut connection).await;
     assert!(matches!(refused, Err(sqlx::Error::RowNotFound)), "{refused:?}");
     assert_eq!(posthorn_content::read_whole(&mut connection, id).await.unwrap(), None);
 }
@@ -138,7 +148,8 @@ async fn an_upload_that_goes_on_is_not_collected() {
     let id = MessageId::generate();
     let mut upload = Upload::begin(&mut connection, id).await.unwrap();
     let began = posthorn_content::released_before(&mut connection, Duration::ZERO, 1).await.unwrap();
-    upload.push(&mut connection, &bytes(CHUNK_BYTES)).await.unwrap();
+    assert!(upload.add(&bytes(CHUNK_BYTES)));
+    upload.write(&mut connection).await.unwrap();
     let now = posthorn_content::released_before(&mut connection, Duration::ZERO, 1).await.unwrap();
     assert!(now[0].at > began[0].at);
 }

@@ -116,11 +116,12 @@ impl Incoming {
             Some(upload) => upload,
             none => {
                 let mut upload = Upload::begin(&mut connection, self.id).await?;
-                upload.push(&mut connection, &self.small.split()).await?;
+                upload.add(&self.small.split());
                 none.insert(upload)
             }
         };
-        upload.push(&mut connection, &chunk).await
+        upload.add(&chunk);
+        upload.write(&mut connection).await
     }
 
     /// Makes it a content, within the transaction that refers to it; returns its size.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use posthorn_api::error::invalid;
@@ -16,7 +16,7 @@ use posthorn_api::spool::v1::{
     accept_result::Result as Wire, accept_stream_request::Part, find_key_response::Result as KeyUse,
 };
 use posthorn_api::{message_id, message_id_bytes, one_line};
-use posthorn_content::{CHUNK_BYTES, Upload};
+use posthorn_content::Upload;
 use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status as MailStatus};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -155,28 +155,24 @@ impl Spool {
         let standing = &self.hub.standing;
         let begin = async |connection: &mut PgConnection| Upload::begin(connection, id).await;
         let mut upload = standing.with(begin).await.map_err(failed)?;
-        let mut pending = BytesMut::new();
         while let Some(part) = next(parts).await? {
             match part.part {
-                Some(Part::Chunk(chunk)) => pending.extend_from_slice(&chunk),
+                Some(Part::Chunk(chunk)) => {
+                    if upload.add(&chunk) {
+                        let write = async |connection: &mut PgConnection| upload.write(connection).await;
+                        standing.with(write).await.map_err(failed)?;
+                    }
+                }
                 Some(Part::End(end)) => {
-                    let write = async |connection: &mut PgConnection| {
-                        upload.push(connection, &pending).await?;
-                        upload.flush(connection).await
-                    };
+                    let write = async |connection: &mut PgConnection| upload.flush(connection).await;
                     let size = standing.with(write).await.map_err(failed)?;
                     return Ok(Uploaded::Whole(size, end));
                 }
                 Some(Part::Start(_)) => return Err(invalid("part", "a message has one start")),
                 None => {}
             }
-            if upload.size() + pending.len() as u64 > self.hub.config.accept.max_message.as_u64() {
+            if upload.size() > self.hub.config.accept.max_message.as_u64() {
                 return Ok(Uploaded::TooLarge);
-            }
-            if pending.len() >= CHUNK_BYTES {
-                let chunk = pending.split();
-                let write = async |connection: &mut PgConnection| upload.push(connection, &chunk).await;
-                standing.with(write).await.map_err(failed)?;
             }
         }
         Err(invalid("part", "the stream ended before the message did"))
