@@ -75,11 +75,13 @@ pub(crate) struct RouteHost {
 }
 
 impl fmt::Display for RouteHost {
+    /// With the port where it is not the relay's default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.parse() {
-            Ok(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
-            _ => write!(f, "{}:{}", self.host, self.port),
+            Ok(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
+            _ => write!(f, "{}", self.host)?,
         }
+        if self.port == 0 { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 

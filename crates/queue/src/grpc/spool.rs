@@ -156,23 +156,22 @@ impl Spool {
         let begin = async |connection: &mut PgConnection| Upload::begin(connection, id).await;
         let mut upload = standing.with(begin).await.map_err(failed)?;
         while let Some(part) = next(parts).await? {
-            match part.part {
-                Some(Part::Chunk(chunk)) => {
-                    if upload.add(&chunk) {
-                        let write = async |connection: &mut PgConnection| upload.write(connection).await;
-                        standing.with(write).await.map_err(failed)?;
-                    }
-                }
+            let is_due = match part.part {
+                Some(Part::Chunk(chunk)) => upload.add(&chunk),
                 Some(Part::End(end)) => {
                     let write = async |connection: &mut PgConnection| upload.flush(connection).await;
                     let size = standing.with(write).await.map_err(failed)?;
                     return Ok(Uploaded::Whole(size, end));
                 }
                 Some(Part::Start(_)) => return Err(invalid("part", "a message has one start")),
-                None => {}
-            }
+                None => false,
+            };
             if upload.size() > self.hub.config.accept.max_message.as_u64() {
                 return Ok(Uploaded::TooLarge);
+            }
+            if is_due {
+                let write = async |connection: &mut PgConnection| upload.write(connection).await;
+                standing.with(write).await.map_err(failed)?;
             }
         }
         Err(invalid("part", "the stream ended before the message did"))

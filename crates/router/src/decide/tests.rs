@@ -264,7 +264,7 @@ fn each_kind_of_recipient_has_its_decision() {
         ("x@slow.example", &["x@slow.example later 451 4.4.3"]),
         ("x@null.example", &["x@null.example fail 556 5.1.10"]),
         ("x@missing.example", &["x@missing.example fail 550 5.1.2"]),
-        ("x@routed.example", &["x@routed.example remote route:smart.example:0 routed.example"]),
+        ("x@routed.example", &["x@routed.example remote route:smart.example routed.example"]),
         // Literals.
         ("x@[192.0.2.1]", &["x@[192.0.2.1] remote [192.0.2.1] [192.0.2.1]"]),
         ("x@[IPv6:2001:db8::1]", &["x@[IPv6:2001:db8::1] remote [IPv6:2001:db8::1] [IPv6:2001:db8::1]"]),

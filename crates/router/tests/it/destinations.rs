@@ -123,7 +123,7 @@ async fn a_route_goes_before_the_dns() {
     for (domain, want) in [
         (
             "direct.example",
-            "route:smart.example:0,second.example:2525: smart.example:0 192.0.2.1; second.example:2525 192.0.2.2",
+            "route:smart.example,second.example:2525: smart.example:0 192.0.2.1; second.example:2525 192.0.2.2",
         ),
         (
             "a.b.example.net",

@@ -316,6 +316,14 @@ async fn explain_tells_the_way_and_the_hosts() {
     assert_eq!((local.address.as_str(), local.decision.as_str()), ("bob@example.test", "local"));
     assert_eq!((remote.decision.as_str(), remote.detail.as_str()), ("remote", "mx.example.net"));
     assert_eq!(remote.hosts, ["mx.example.net:25 192.0.2.1"]);
+
+    // A route whose host is nowhere: that is why the mail waits.
+    router.route("example.net", &[("gone.example", 0)]).await;
+    let request = wire::ExplainRequest { address: "x@example.net".into(), sender: String::new() };
+    let explained = router.directory.explain(request).await.unwrap().into_inner();
+    let remote = &explained.targets[0];
+    let why = "route:gone.example: 451 4.4.4 None of the hosts of the route has an address: gone.example";
+    assert_eq!((remote.decision.as_str(), remote.detail.as_str()), ("remote", why));
     router.stop().await;
 }
 

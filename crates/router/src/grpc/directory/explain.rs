@@ -34,11 +34,14 @@ async fn explained(router: &Router, target: Target) -> Result<wire::ExplainedTar
         Decision::Fail(status) => ("fail", status.to_string()),
         Decision::Later(status) => ("later", status.to_string()),
         Decision::Remote { destination, host } => {
-            let resolved = router.destination(&host).await.map_err(|error| failed("address", error))?;
-            if let Resolved::Servers(found) = &resolved {
-                hosts.extend(found.servers.iter().map(ToString::to_string));
+            let mut detail = destination.to_string();
+            match router.destination(&host).await.map_err(|error| failed("address", error))? {
+                Resolved::Servers(found) => hosts.extend(found.servers.iter().map(ToString::to_string)),
+                // Of the hosts of a route only the relay asks for the addresses.
+                Resolved::Refused(status) => detail += &format!(": {status}"),
+                Resolved::Local => {}
             }
-            ("remote", destination.to_string())
+            ("remote", detail)
         }
     };
     let address = target.address.to_string();
