@@ -34,7 +34,9 @@ async fn and_says_which() -> Result<()> {
     posthorn.wait_for_mail("alice@example.test", 1).await?;
     posthorn.send("carol@elsewhere.test", &["alice@example.test"], &letter("After", "all died")).await?;
     posthorn.wait_for_mail("alice@example.test", 2).await?;
-    posthorn.ctl(&["health"]).await?;
+    // Mail went through while some had not yet met Postgres on each of their connections again.
+    wait::until("all to be healthy", Duration::from_secs(30), async || posthorn.ctl(&["health"]).await.ok())
+        .await;
     let last: Vec<_> = SERVICES.iter().filter_map(|(name, _)| posthorn.pid_of(name)).collect();
     posthorn.stop().await?;
     for pid in last {
