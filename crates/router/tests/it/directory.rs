@@ -322,7 +322,8 @@ async fn explain_tells_the_way_and_the_hosts() {
     let request = wire::ExplainRequest { address: "x@example.net".into(), sender: String::new() };
     let explained = router.directory.explain(request).await.unwrap().into_inner();
     let remote = &explained.targets[0];
-    let why = "route:gone.example: 451 4.4.4 None of the hosts of the route has an address: gone.example";
+    let why =
+        "route:gone.example: 451 4.4.4 None of the hosts of the route has an address: route:gone.example";
     assert_eq!((remote.decision.as_str(), remote.detail.as_str()), ("remote", why));
     router.stop().await;
 }
