@@ -2,13 +2,16 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use moka::sync::Cache;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_mail::{Address, EnhancedStatus, Envelope, Recipient, ReversePath, Status};
 use posthorn_service::{Channel, gather};
 use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::Handover;
 
 /// What the router says about a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ struct Known {
     place: Place,
     /// Whose domain it is in, where that is one of ours; empty otherwise.
     tenant: String,
+    /// How long to go by it without asking again.
+    good_for: Duration,
 }
 
 /// What the router says about a program's message.
@@ -73,6 +78,8 @@ pub(crate) struct Admission {
     router: RoutingServiceClient<Channel>,
     timeout: Duration,
     questions: mpsc::Sender<Question>,
+    /// What the router has said of addresses, and until when to go by it.
+    said: Cache<String, (Known, Instant)>,
 }
 
 /// What a session asks.
@@ -84,14 +91,15 @@ struct Question {
 
 impl Admission {
     /// Starts the tasks that call the router; they end with the last clone. Must be called within a tokio runtime.
-    pub(crate) fn new(router: Channel, timeout: Duration) -> Self {
+    pub(crate) fn new(router: Channel, config: &Handover) -> Self {
+        let timeout = config.verify_timeout;
         let router = RoutingServiceClient::new(router);
         let (questions, waiting) = mpsc::channel(RECIPIENTS);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..CALLS {
             tokio::spawn(ask(router.clone(), timeout, Arc::clone(&waiting)));
         }
-        Self { router, timeout, questions }
+        Self { router, timeout, questions, said: Cache::new(config.verified) }
     }
 
     /// One verdict per recipient, in order.
@@ -123,12 +131,27 @@ impl Admission {
         answer(self.timeout, call).await
     }
 
+    /// What the router says of each address, in order: it is asked for those of which it has not just told.
     async fn known(&self, addresses: Vec<String>) -> Result<Vec<Known>, Away> {
-        self.ask(addresses).await.map_err(|status| {
-            tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
-            metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
-            Away
-        })
+        let now = Instant::now();
+        let said = |address| self.said.get(address).filter(|(_, until)| now < *until).map(|(known, _)| known);
+        let mut known: Vec<Option<Known>> = addresses.iter().map(said).collect();
+        let missing = || addresses.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let asked: Vec<String> = missing().map(|(address, _)| address.clone()).collect();
+        if !asked.is_empty() {
+            let answered = self.ask(asked.clone()).await.map_err(|status| {
+                tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
+                metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
+                Away
+            })?;
+            for (address, answer) in asked.into_iter().zip(&answered) {
+                if !answer.good_for.is_zero() {
+                    self.said.insert(address, (answer.clone(), now + answer.good_for));
+                }
+            }
+            known.iter_mut().filter(|known| known.is_none()).zip(answered).for_each(|(k, a)| *k = Some(a));
+        }
+        Ok(known.into_iter().flatten().collect())
     }
 
     async fn ask(&self, addresses: Vec<String>) -> Result<Vec<Known>, tonic::Status> {
@@ -223,6 +246,7 @@ where
 fn known(result: wire::VerifyResult) -> Result<Known, tonic::Status> {
     use wire::verify_result::Result as Wire;
     let mut tenant = result.tenant_id;
+    let good_for = result.cache_for.map(posthorn_api::period).unwrap_or_default();
     let place = match result.result {
         Some(Wire::Local(local)) => {
             // An older router says it here alone.
@@ -233,11 +257,12 @@ fn known(result: wire::VerifyResult) -> Result<Known, tonic::Status> {
         Some(Wire::Refused(status)) => Place::Refused(status.try_into()?),
         None => return Err(tonic::Status::internal("the router answered nothing for a recipient")),
     };
-    Ok(Known { place, tenant })
+    Ok(Known { place, tenant, good_for })
 }
 
 #[cfg(test)]
 mod tests {
+    use posthorn_service::config::Sources;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
@@ -248,7 +273,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let channel =
             posthorn_service::connect(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let admission = Admission::new(channel, Duration::from_secs(20));
+        let admission = Admission::new(channel, &crate::Config::load(&Sources::default()).unwrap().handover);
         let asking = tokio::spawn(async move { admission.verify_key("key").await });
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().await.unwrap();

@@ -124,6 +124,8 @@ pub struct Handover {
     /// For the router's answer.
     #[serde(deserialize_with = "setting::period")]
     pub verify_timeout: Duration,
+    /// Addresses that the router need not be asked about again at once.
+    pub verified: u64,
 }
 
 impl Config {

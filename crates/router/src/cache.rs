@@ -197,7 +197,13 @@ mod tests {
 
     fn cache(grace: Duration) -> Cache {
         let second = Duration::from_secs(1);
-        Cache::new(&config::Cache { entries: 100, grace, heartbeat: second, keys: second })
+        Cache::new(&config::Cache {
+            entries: 100,
+            grace,
+            heartbeat: second,
+            keys: second,
+            recipients: second,
+        })
     }
 
     fn name() -> Domain {

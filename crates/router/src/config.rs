@@ -65,6 +65,9 @@ pub struct Cache {
     /// How long other services may keep what they were told of an API key.
     #[serde(deserialize_with = "setting::length")]
     pub keys: Duration,
+    /// How long other services may keep it that mail for an address is taken.
+    #[serde(deserialize_with = "setting::length")]
+    pub recipients: Duration,
 }
 
 /// `[router.expansion]`
@@ -211,6 +214,7 @@ mod tests {
             ("router.cache.entries", "0"),
             ("router.cache.grace", "0s"),
             ("router.cache.keys", "0s"),
+            ("router.cache.recipients", "0s"),
             ("router.dns.cache_entries", "0"),
             ("router.dns.cache_longest", "0s"),
             ("router.dns.trouble", "0s"),

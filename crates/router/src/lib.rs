@@ -53,7 +53,11 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     ));
     let served = Grpc::new(posthorn_api::DESCRIPTORS)
         .with(DirectoryServiceServer::new(grpc::directory::Directory { router: router.clone(), callers }))
-        .with(RoutingServiceServer::new(grpc::routing::Routing { router, keys_for: config.cache.keys }))
+        .with(RoutingServiceServer::new(grpc::routing::Routing {
+            router,
+            keys_for: config.cache.keys,
+            recipients_for: config.cache.recipients,
+        }))
         .serve(&config.listen, &process)
         .await;
     // A server that could not be started ends the rest too.

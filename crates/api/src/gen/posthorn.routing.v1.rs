@@ -16,6 +16,9 @@ pub struct VerifyResult {
     /// Whose domain it is in, where that is one of ours, whether there is such a user or not. Empty otherwise.
     #[prost(string, tag = "4")]
     pub tenant_id: ::prost::alloc::string::String,
+    /// How long the caller may go by this without asking again; it is never set where the recipient is refused.
+    #[prost(message, optional, tag = "5")]
+    pub cache_for: ::core::option::Option<::prost_types::Duration>,
     #[prost(oneof = "verify_result::Result", tags = "1, 2, 3")]
     pub result: ::core::option::Option<verify_result::Result>,
 }

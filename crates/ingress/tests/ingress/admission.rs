@@ -54,3 +54,37 @@ async fn without_a_router_the_client_is_told_later() -> Result<()> {
     check(&client.command("RCPT TO:<alice@example.test>").await?, 250, "2.1.5")?;
     Ok(())
 }
+
+/// The router says how long its word holds; what it has refused is asked anew each time.
+#[tokio::test]
+async fn what_the_router_has_just_said_is_not_asked_again() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    check(&client.command("RCPT TO:<unknown@example.test>").await?, 550, "5.1.1")?;
+    client.expect("RCPT TO:<remembered@example.test>", 250).await?;
+    client.expect("RCPT TO:<alice@example.test>", 250).await?;
+    world.router.away.store(true, Ordering::SeqCst);
+    for (recipient, code, enhanced) in [
+        ("remembered@example.test", 250, "2.1.5"),
+        ("alice@example.test", 451, "4.4.3"),
+        ("unknown@example.test", 451, "4.4.3"),
+    ] {
+        check(&client.command(&format!("RCPT TO:<{recipient}>")).await?, code, enhanced)?;
+    }
+    Ok(())
+}
+
+/// Who relays for nobody does not relay for those whose address others have been told of.
+#[tokio::test]
+async fn what_is_remembered_opens_no_relay() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    client.expect("RCPT TO:<remembered@example.org>", 250).await?;
+    let (mut stranger, _) = SmtpClient::connect_from("127.0.1.1".parse()?, world.smtp).await?;
+    stranger.expect("EHLO client.example", 250).await?;
+    stranger.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    check(&stranger.command("RCPT TO:<remembered@example.org>").await?, 550, "5.7.1")?;
+    Ok(())
+}

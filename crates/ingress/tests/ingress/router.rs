@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use posthorn_api::mail::v1 as mail;
 use posthorn_api::routing::v1 as wire;
@@ -91,5 +92,8 @@ fn verdict(recipient: &str) -> wire::VerifyResult {
         Some((_, "tenant-1.test")) => "tenant-1",
         _ => "",
     };
-    wire::VerifyResult { result: Some(verdict), tenant_id: tenant_id.into() }
+    // Mail for those that are remembered is taken, whatever becomes of them.
+    let is_remembered = recipient.starts_with("remembered");
+    let cache_for = is_remembered.then(|| posthorn_api::duration(Duration::from_secs(3600)));
+    wire::VerifyResult { result: Some(verdict), tenant_id: tenant_id.into(), cache_for }
 }

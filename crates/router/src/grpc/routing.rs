@@ -28,6 +28,8 @@ pub(crate) struct Routing {
     pub(crate) router: Arc<Router>,
     /// How long what is said of a key may be kept.
     pub(crate) keys_for: Duration,
+    /// How long it may be kept that mail for an address is taken.
+    pub(crate) recipients_for: Duration,
 }
 
 #[tonic::async_trait]
@@ -46,9 +48,9 @@ impl RoutingService for Routing {
         let mut accepted = accepted.into_iter();
         let results = parsed.iter().map(|address| {
             let acceptance = address.as_ref().and_then(|_| accepted.next());
-            verified(
-                acceptance.unwrap_or_else(|| Acceptance::nowhere(Verdict::Refused(refusal::malformed()))),
-            )
+            let acceptance =
+                acceptance.unwrap_or_else(|| Acceptance::nowhere(Verdict::Refused(refusal::malformed())));
+            verified(acceptance, self.recipients_for)
         });
         Ok(Response::new(wire::VerifyResponse { results: results.collect() }))
     }
@@ -154,16 +156,18 @@ fn mailbox(id: Uuid, name: &MailboxName, tenant_id: &str, quota_bytes: u64) -> w
     }
 }
 
-fn verified(acceptance: Acceptance) -> wire::VerifyResult {
+fn verified(acceptance: Acceptance, taken_for: Duration) -> wire::VerifyResult {
     use wire::verify_result::Result as Wire;
     let Acceptance { tenant_id, verdict } = acceptance;
     let tenant_id = tenant_id.as_deref().unwrap_or_default().to_owned();
+    let is_taken = !matches!(verdict, Verdict::Refused(_));
+    let cache_for = is_taken.then(|| posthorn_api::duration(taken_for));
     let result = match verdict {
         Verdict::Ours => Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.clone() }),
         Verdict::Relay => Wire::Relay(wire::RelayRecipient {}),
         Verdict::Refused(status) => Wire::Refused(status.into()),
     };
-    wire::VerifyResult { result: Some(result), tenant_id }
+    wire::VerifyResult { result: Some(result), tenant_id, cache_for }
 }
 
 fn host_of(server: Server) -> wire::Host {

@@ -64,5 +64,7 @@ async fn whose_a_domain_is_does_not_depend_on_the_user() {
     let results = router.routing.verify(request).await.unwrap().into_inner().results;
     let tenants: Vec<&str> = results.iter().map(|result| result.tenant_id.as_str()).collect();
     assert_eq!(tenants, ["default", "default", "", ""]);
+    let kept: Vec<bool> = results.iter().map(|result| result.cache_for.is_some()).collect();
+    assert_eq!(kept, [true, false, true, false], "only what may be taken is to be kept");
     router.stop().await;
 }
