@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use crate::dispatch;
 use crate::error::Unavailable;
 use crate::hub::Hub;
 use crate::level::Level;
@@ -186,11 +187,14 @@ async fn write(hub: &Hub, mut batch: Vec<Job>) {
         }
     };
     metrics::histogram!("posthorn_queue_accept_seconds").record(started.elapsed());
+    let left = ahead.kept(stored);
+    // Who waits for a message is woken before who has handed it in, and nobody waits for the schedule.
+    tokio::task::yield_now().await;
     for (answer, given) in answers.into_iter().zip(given) {
         // A caller that has gone will ask again, with the same id or key.
         let _ = answer.send(given);
     }
-    ahead.kept(stored).await;
+    dispatch::pass_on(hub, &left, hub.now()).await;
 }
 
 fn refuse(error: &sqlx::Error) -> Unavailable {

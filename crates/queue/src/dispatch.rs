@@ -294,14 +294,25 @@ pub(crate) async fn pass_on(hub: &Hub, items: &[Item], at: OffsetDateTime) {
     hub.schedule_soon(Kind::Route, &items, hub.now()).await;
 }
 
-/// What waits in hand for a worker too long goes by the schedule; at the end all of it.
+/// What waits in hand for a worker too long goes by the schedule; at the end all of it. What a worker has for more than a
+/// moment, the schedule knows.
 pub(crate) async fn pass_on_what_waits(hub: Arc<Hub>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while hub.shutdown.run_until_cancelled(every.tick()).await.is_some() {
         let late = hub.in_hand.overdue(Instant::now());
         pass_on(&hub, &late, hub.now()).await;
+        keep(&hub, &hub.in_hand.lasting(Instant::now())).await;
     }
-    let waiting = hub.in_hand.close();
+    let (waiting, given) = hub.in_hand.close(Instant::now());
     pass_on(&hub, &waiting, hub.now()).await;
+    keep(&hub, &given).await;
+}
+
+/// What is in hand here is due at the end of a lease, should this process die.
+async fn keep(hub: &Hub, items: &[Item]) {
+    let until = hub.now() + hub.config.lease.length;
+    if let Err(error) = hub.schedule.take_in_hand(Kind::Route, items, until).await {
+        hub.redis_failed(&error);
+    }
 }

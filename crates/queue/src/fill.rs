@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::hub::Hub;
+use crate::in_hand::UNKNOWN;
 use crate::schedule::{Add, Item, Kind, Lane, Learn};
 use crate::spool::{self, find::Due};
 
@@ -41,11 +42,12 @@ pub(crate) async fn run(hub: Arc<Hub>, stores: Stores) {
     let mut pause = Duration::ZERO;
     // At the start nobody knows what happened while the queue was away.
     hub.recover.notify_one();
+    let mut at_start = true;
     loop {
         tokio::select! {
             () = hub.recover.notified() => {
                 tokio::select! {
-                    () = recover(&hub, &stores) => {}
+                    () = recover(&hub, &stores, std::mem::take(&mut at_start)) => {}
                     () = hub.shutdown.cancelled() => return,
                 }
             }
@@ -71,9 +73,9 @@ pub(crate) async fn run(hub: Arc<Hub>, stores: Stores) {
 }
 
 /// Compares until it succeeds, saying what it waits for.
-async fn recover(hub: &Hub, stores: &Stores) {
+async fn recover(hub: &Hub, stores: &Stores, at_start: bool) {
     let mut pause = FIRST_PAUSE;
-    while let Err(error) = compare(hub).await {
+    while let Err(error) = compare(hub, at_start).await {
         let missing = if let Error::Postgres(_) = error { &stores.spool } else { &stores.redis };
         pause = wait(missing, &error, pause).await;
     }
@@ -103,8 +105,9 @@ async fn wait(need: &Need, error: &Error, pause: Duration) -> Duration {
     (pause * 2).min(Duration::from_secs(2))
 }
 
-/// Adds all work that the spool knows and the schedule does not.
-async fn compare(hub: &Hub) -> Result<(), Error> {
+/// Adds all work that the spool knows and the schedule does not; at the start without that which another replica may have
+/// in hand.
+async fn compare(hub: &Hub, at_start: bool) -> Result<(), Error> {
     // What this process has given out is known to be leased, whatever Redis has forgotten.
     let until = hub.now() + hub.config.lease.length;
     for (token, items) in hub.leases.all(Instant::now()) {
@@ -122,8 +125,14 @@ async fn compare(hub: &Hub) -> Result<(), Error> {
             }
         }
     }
+    let may_be_in_hand = at_start && filling.is_empty();
     let (mut last, mut found) = (MessageId::from(Uuid::nil()), 0);
-    while let Some((next, due)) = hub.standing.with(async |c| spool::find::page(c, last, PAGE).await).await? {
+    while let Some((next, mut due)) =
+        hub.standing.with(async |c| spool::find::page(c, last, PAGE).await).await?
+    {
+        if may_be_in_hand {
+            leave_in_hand(&mut due, now);
+        }
         found += add(hub, &due).await?;
         last = next;
         for (kind, partition) in &filling {
@@ -155,15 +164,23 @@ type Place = (OffsetDateTime, MessageId);
 /// Adds work that is overdue and not scheduled, a page from `place` on; returns where the next page begins, or `None` at
 /// the end. What waits in a long line is overdue, too, and is passed over there; hence the pages.
 async fn sweep(hub: &Hub, place: Place) -> Result<Option<Place>, Error> {
-    let before = hub.now() - hub.config.sweep.overdue;
-    let due = hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
+    let now = hub.now();
+    let before = now - hub.config.sweep.overdue;
+    let mut due = hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
+    let full = due.len() as i64 >= PAGE;
+    let next = due.last().filter(|_| full).map(|last| (last.at, last.item.key.message));
+    leave_in_hand(&mut due, now);
     let found = add(hub, &due).await?;
     if found > 0 {
         tracing::warn!(found, "overdue work was missing in the schedule");
         metrics::counter!("posthorn_queue_swept_total").increment(found);
     }
-    let full = due.len() as i64 >= PAGE;
-    Ok(due.last().filter(|_| full).map(|last| (last.at, last.item.key.message)))
+    Ok(next)
+}
+
+/// What has just come in may be in a replica's hand, of which the schedule does not know yet.
+fn leave_in_hand(due: &mut Vec<Due>, now: OffsetDateTime) {
+    due.retain(|due| due.kind != Kind::Route || due.at < now - UNKNOWN);
 }
 
 async fn add(hub: &Hub, due: &[Due]) -> Result<u64, Error> {

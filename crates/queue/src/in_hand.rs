@@ -3,9 +3,10 @@
 //! A message that is being taken in goes to a router while it is written down; what the router says counts once it is
 //! (R1). It is in the ledger as owed then, and its recipients stay `Fresh` there until they have ended. As long as all
 //! goes the plain way, as nearly all local mail does, this process holds the rest in memory: who is working on it, and
-//! what the router said. That saves a transaction, two reads and most of the schedule's work for each message. In the
-//! schedule the message is due at the end of a lease: should this process die, it falls due then and is routed anew, and
-//! no mailbox takes it twice (R4). What does not go the plain way leaves the hand and goes by the ledger. No I/O here.
+//! what the router said. That saves a transaction, two reads and the schedule's work for each message. Should this process
+//! die, what it had in hand is found overdue and missing in the schedule, and is routed anew; no mailbox takes it twice
+//! (R4). What stays in hand longer than a moment is made known to the schedule: it is due at the end of a lease. What does
+//! not go the plain way leaves the hand and goes by the ledger. No I/O here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,10 @@ pub(crate) struct Letter {
     pub(crate) events: Vec<Event>,
     /// The worker that has it, or had it last.
     worker: u64,
+    /// Since when it is in hand.
+    since: Instant,
+    /// The schedule knows of it.
+    pub(crate) is_scheduled: bool,
     /// Waiting: since when. Given: until when it is leased.
     time: Instant,
     /// Whether it is in the ledger by now.
@@ -60,7 +65,18 @@ pub(crate) enum Next {
 impl Letter {
     /// A message that is being taken in, with its fresh recipients.
     pub(crate) fn new(message: Message, recipients: Vec<Recipient>, kept: Kept, now: Instant) -> Self {
-        Self { message, recipients, routed: None, events: Vec::new(), worker: 0, time: now, kept }
+        let (routed, events) = (None, Vec::new());
+        Self {
+            message,
+            recipients,
+            routed,
+            events,
+            worker: 0,
+            since: now,
+            is_scheduled: false,
+            time: now,
+            kept,
+        }
     }
 
     /// What stands for it in the schedule.
@@ -131,6 +147,12 @@ struct Hands {
     given: HashMap<(Token, MessageId), Letter>,
     closed: bool,
 }
+
+/// What is longer in hand than this is made known to the schedule, within as long again.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// As long as this, a message may be in the hand of a living process that the schedule does not know of.
+pub(crate) const UNKNOWN: Duration = Duration::from_secs(3);
 
 /// What waits longer than this for a worker goes by the schedule.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -288,11 +310,19 @@ impl InHand {
         late
     }
 
-    /// Nothing more is taken in hand; all that waits for a worker.
-    pub(crate) fn close(&self) -> Vec<Item> {
+    /// What has been in hand for more than a moment, and the schedule does not know of: now it is told. Where it is not
+    /// in the ledger yet, nothing is found there when it is due.
+    pub(crate) fn lasting(&self, now: Instant) -> Vec<Item> {
+        now.checked_sub(MOMENT).map_or_else(Vec::new, |before| self.lock().tell_since(before))
+    }
+
+    /// Nothing more is taken in hand. All that waits for a worker; and of what workers have, what the schedule does not
+    /// know of, which now is told.
+    pub(crate) fn close(&self, now: Instant) -> (Vec<Item>, Vec<Item>) {
         let mut hands = self.lock();
         hands.closed = true;
-        hands.waiting.iter_mut().flat_map(std::mem::take).map(|letter| letter.item()).collect()
+        let waiting = hands.waiting.iter_mut().flat_map(std::mem::take).map(|letter| letter.item()).collect();
+        (waiting, hands.tell_since(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, Hands> {
@@ -303,6 +333,18 @@ impl InHand {
 impl Hands {
     fn len(&self) -> usize {
         self.given.len() + self.waiting.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// What was in hand by then, and the schedule has not been told of.
+    fn tell_since(&mut self, before: Instant) -> Vec<Item> {
+        let all = self.given.values_mut().chain(self.waiting.iter_mut().flatten());
+        let untold = all.filter(|letter| letter.since <= before && !letter.is_scheduled);
+        untold
+            .map(|letter| {
+                letter.is_scheduled = true;
+                letter.item()
+            })
+            .collect()
     }
 }
 

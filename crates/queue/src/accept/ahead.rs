@@ -38,38 +38,28 @@ impl<'a> Ahead<'a> {
         Self { hub, ids, kept }
     }
 
-    /// These are in the ledger, and no others of them. Takes what is new and not in hand in hand, as much as may be; what
-    /// is left, and what was there already, goes by the schedule.
-    pub(super) async fn kept(mut self, stored: Vec<Stored>) {
-        let (hub, now) = (self.hub, self.hub.now());
-        let (mut letters, mut in_hand, mut scheduled) = (Vec::new(), Vec::<Item>::new(), Vec::new());
+    /// These are in the ledger, and no others of them. Takes what is new and not in hand in hand, as much as may be;
+    /// returns what is left, and what was there already: it goes by the schedule.
+    pub(super) fn kept(mut self, stored: Vec<Stored>) -> Vec<Item> {
+        let hub = self.hub;
+        let (mut letters, mut left) = (Vec::new(), Vec::new());
         let mut room = hub.in_hand.room();
         for Stored { new, is_new } in stored {
             if is_new && self.ids.remove(&new.message.id) {
-                in_hand.push(fresh_item(&new.message));
-            } else if is_new && room > 0 {
+                continue;
+            }
+            if is_new && room > 0 {
                 room -= 1;
                 let known = watch::channel(true).1;
                 letters.push(Letter::new(new.message, new.recipients, known, Instant::now()));
             } else {
-                scheduled.push((fresh_item(&new.message), now));
+                left.push(fresh_item(&new.message));
             }
         }
         hub.in_hand.forget(&std::mem::take(&mut self.ids));
         self.kept.send_replace(true);
-        in_hand.extend(letters.iter().map(Letter::item));
-        // Nothing waits for the schedule: should this process die before it knows, the sweep finds them. Who waits for
-        // this message hears of it first.
-        tokio::task::yield_now().await;
-        let too_late = hub.in_hand.put(Kind::Route, letters, Instant::now());
-        if !in_hand.is_empty() {
-            let until = now + hub.config.lease.length;
-            if let Err(error) = hub.schedule.take_in_hand(Kind::Route, &in_hand, until).await {
-                hub.redis_failed(&error);
-            }
-        }
-        scheduled.extend(too_late.into_iter().map(|item| (item, now)));
-        hub.schedule_soon(Kind::Route, &scheduled, now).await;
+        left.extend(hub.in_hand.put(Kind::Route, letters, Instant::now()));
+        left
     }
 }
 

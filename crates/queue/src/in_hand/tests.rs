@@ -129,7 +129,7 @@ fn what_nobody_takes_or_finishes_goes_by_the_schedule() {
     assert_eq!(in_hand.overdue(now + PATIENCE * 2).len(), 2);
     assert!(in_hand.orphans(8).is_empty());
     assert_eq!(in_hand.orphans(7).len(), 1);
-    assert!(in_hand.close().is_empty());
+    assert_eq!(in_hand.close(now), (vec![], vec![]));
     assert_eq!(in_hand.put(Kind::Local, vec![letter(&["d@x"])], now).len(), 1, "closed");
 }
 
@@ -161,4 +161,18 @@ async fn what_the_router_says_counts_once_the_message_is_kept() {
     in_hand.until_kept(ids.map(|id| (token, id)).into_iter()).await;
     let back = in_hand.take_back(ids.map(|id| (token, id)).into_iter(), Instant::now());
     assert_eq!(back.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn the_schedule_knows_what_stays_in_hand() {
+    let in_hand = in_hand(vec![letter(&["a@x"]), letter(&["b@x"])]);
+    let now = Instant::now();
+    in_hand.give(Kind::Route, 7, 1, now).unwrap();
+    assert!(in_hand.lasting(now).is_empty(), "a moment");
+    assert_eq!(in_hand.lasting(now + MOMENT).len(), 2);
+    assert!(in_hand.lasting(now + MOMENT).is_empty(), "twice");
+    in_hand.put(Kind::Local, vec![letter(&["c@x"])], now);
+    in_hand.give(Kind::Local, 8, 1, now).unwrap();
+    let (waiting, given) = in_hand.close(Instant::now());
+    assert_eq!((waiting.len(), given.len()), (1, 1), "what was told is not told again");
 }

@@ -99,7 +99,7 @@ async fn end(hub: &Hub, letters: Vec<Letter>, now: OffsetDateTime) -> Option<()>
         let record = |letter: &Letter| Record::new(letter.message.id, letter.events.clone());
         hub.wake.tell(&gone.iter().map(record).collect::<Vec<_>>());
     }
-    let done: Vec<Item> = gone.iter().map(Letter::item).collect();
+    let done: Vec<Item> = gone.iter().filter(|letter| letter.is_scheduled).map(Letter::item).collect();
     if let Err(error) = hub.schedule.done_in_hand(Kind::Route, &done).await {
         hub.redis_failed(&error);
     }
