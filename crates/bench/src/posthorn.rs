@@ -37,8 +37,8 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Posthorn {
-    /// Starts one in a directory of its own below `dir`, with these settings (`key=value`); with a valve between router
-    /// and queue if it is to be held.
+    /// Starts one in a directory of its own below `dir`, with these settings (`key=value`); with a valve between the
+    /// queue and those who work for it here if it is to be held.
     pub(crate) async fn start(
         binary: &Path,
         dir: &Path,
@@ -49,7 +49,8 @@ impl Posthorn {
         let offset = free_offset()?;
         let valve = if with_valve {
             let valve = Valve::open((Ipv4Addr::LOCALHOST, 7002 + offset).into()).await?;
-            settings.push(format!("router.queue=\"http://{}\"", valve.address()));
+            let queue = format!("http://{}", valve.address());
+            settings.extend(["router", "local_delivery"].map(|worker| format!("{worker}.queue=\"{queue}\"")));
             Some(valve)
         } else {
             None

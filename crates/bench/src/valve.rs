@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 
 /// Passes connections on as long as it is there.
 ///
-/// It stands between the router and the queue where acceptance is measured with delivery held: once it is shut, the
-/// router goes on answering for recipients and gets no work, and nothing that was accepted moves.
+/// It stands between the queue and router and local-delivery where acceptance is measured with delivery held: once it is
+/// shut, the router goes on answering for recipients, neither gets work, and nothing that was accepted moves.
 #[derive(Debug)]
 pub(crate) struct Valve {
     address: SocketAddr,

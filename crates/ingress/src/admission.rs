@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
+use posthorn_api::work::v1::RouteTarget;
 use posthorn_mail::{Address, EnhancedStatus, Envelope, Recipient, ReversePath, Status};
 use posthorn_service::{Channel, gather};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -30,7 +31,8 @@ struct Known {
     place: Place,
     /// Whose domain it is in, where that is one of ours; empty otherwise.
     tenant: String,
-    /// How long to go by it without asking again.
+    /// Where its mail goes, if it is itself a mailbox here; and how long to go by that without asking again.
+    target: Option<Arc<RouteTarget>>,
     good_for: Duration,
 }
 
@@ -78,8 +80,8 @@ pub(crate) struct Admission {
     router: RoutingServiceClient<Channel>,
     timeout: Duration,
     questions: mpsc::Sender<Question>,
-    /// What the router has said of addresses, and until when to go by it.
-    said: Cache<String, (Known, Instant)>,
+    /// Where the router has said that mail for an address goes, and until when to go by it.
+    said: Cache<String, (Arc<RouteTarget>, Instant)>,
 }
 
 /// What a session asks.
@@ -122,6 +124,15 @@ impl Admission {
         Ok(Judged { owners: known.into_iter().map(|author| author.tenant).collect(), verdicts })
     }
 
+    /// Where mail for these goes, one each and in order, if it is known of all of them by what the router has just said;
+    /// none otherwise.
+    pub(crate) fn routed<'a>(&self, recipients: impl Iterator<Item = &'a str>) -> Vec<RouteTarget> {
+        let now = Instant::now();
+        let said = |address| self.said.get(address).filter(|(_, until)| now < *until);
+        let targets = recipients.map(|address| Some(said(address)?.0.as_ref().clone()));
+        targets.collect::<Option<_>>().unwrap_or_default()
+    }
+
     /// Whose API key this is; UNAUTHENTICATED when it is nobody's.
     pub(crate) async fn verify_key(&self, key: &str) -> Result<wire::VerifyKeyResponse, tonic::Status> {
         let call = || {
@@ -131,27 +142,22 @@ impl Admission {
         answer(self.timeout, call).await
     }
 
-    /// What the router says of each address, in order: it is asked for those of which it has not just told.
     async fn known(&self, addresses: Vec<String>) -> Result<Vec<Known>, Away> {
         let now = Instant::now();
-        let said = |address| self.said.get(address).filter(|(_, until)| now < *until).map(|(known, _)| known);
-        let mut known: Vec<Option<Known>> = addresses.iter().map(said).collect();
-        let missing = || addresses.iter().zip(&known).filter(|(_, known)| known.is_none());
-        let asked: Vec<String> = missing().map(|(address, _)| address.clone()).collect();
-        if !asked.is_empty() {
-            let answered = self.ask(asked.clone()).await.map_err(|status| {
-                tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
-                metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
-                Away
-            })?;
-            for (address, answer) in asked.into_iter().zip(&answered) {
-                if !answer.good_for.is_zero() {
-                    self.said.insert(address, (answer.clone(), now + answer.good_for));
+        let known = self.ask(addresses.clone()).await.map_err(|status| {
+            tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
+            metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
+            Away
+        })?;
+        for (address, known) in addresses.into_iter().zip(&known) {
+            match &known.target {
+                Some(target) if !known.good_for.is_zero() => {
+                    self.said.insert(address, (target.clone(), now + known.good_for));
                 }
+                _ => self.said.invalidate(&address),
             }
-            known.iter_mut().filter(|known| known.is_none()).zip(answered).for_each(|(k, a)| *k = Some(a));
         }
-        Ok(known.into_iter().flatten().collect())
+        Ok(known)
     }
 
     async fn ask(&self, addresses: Vec<String>) -> Result<Vec<Known>, tonic::Status> {
@@ -245,19 +251,20 @@ where
 
 fn known(result: wire::VerifyResult) -> Result<Known, tonic::Status> {
     use wire::verify_result::Result as Wire;
-    let mut tenant = result.tenant_id;
+    let (mut tenant, mut target) = (result.tenant_id, None);
     let good_for = result.cache_for.map(posthorn_api::period).unwrap_or_default();
     let place = match result.result {
         Some(Wire::Local(local)) => {
             // An older router says it here alone.
             tenant = local.tenant_id;
+            target = local.target.map(Arc::new);
             Place::Local
         }
         Some(Wire::Relay(_)) => Place::Relay,
         Some(Wire::Refused(status)) => Place::Refused(status.try_into()?),
         None => return Err(tonic::Status::internal("the router answered nothing for a recipient")),
     };
-    Ok(Known { place, tenant, good_for })
+    Ok(Known { place, tenant, good_for, target })
 }
 
 #[cfg(test)]

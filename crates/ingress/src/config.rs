@@ -124,7 +124,7 @@ pub struct Handover {
     /// For the router's answer.
     #[serde(deserialize_with = "setting::period")]
     pub verify_timeout: Duration,
-    /// Addresses that the router need not be asked about again at once.
+    /// Addresses of which it is remembered where their mail goes.
     pub verified: u64,
 }
 

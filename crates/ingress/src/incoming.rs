@@ -9,6 +9,7 @@ use posthorn_api::{message_id_bytes, timestamp};
 use posthorn_mail::{Body, EnhancedStatus, Envelope, MessageId, Status};
 use time::OffsetDateTime;
 
+use crate::admission::Admission;
 use crate::budget::{Share, Spent};
 use crate::handover::{Handover, Kept, NotKept, know_end};
 use crate::header::HeaderScan;
@@ -113,6 +114,13 @@ impl Incoming {
     pub(crate) fn with_idempotency(mut self, idempotency: Option<Idempotency>) -> Self {
         self.start.idempotency = idempotency;
         self
+    }
+
+    /// Takes along what the router has just said of the recipients, so that it need not be asked again.
+    pub(crate) fn take_along(&mut self, admission: &Admission) {
+        if let Some(envelope) = &self.start.envelope {
+            self.start.routed = admission.routed(envelope.recipients.iter().map(|r| r.address.as_str()));
+        }
     }
 
     /// The message's id.
@@ -262,5 +270,6 @@ fn start(source: &Source, envelope: Envelope, id: MessageId, at: OffsetDateTime)
         traceparent: posthorn_service::trace::current_traceparent(),
         idempotency: None,
         repeated: false,
+        routed: Vec::new(),
     }
 }

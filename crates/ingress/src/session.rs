@@ -91,7 +91,8 @@ impl Door {
     }
 
     /// Hands the message over and says what the client is told; `None`: nothing can be.
-    async fn finish(&self, message: Incoming, eight_bit: bool) -> Option<Status> {
+    async fn finish(&self, mut message: Incoming, eight_bit: bool) -> Option<Status> {
+        message.take_along(&self.admission);
         let (id, size, began) = (message.id(), message.size(), Instant::now());
         let kept = message.finish(eight_bit, Bytes::new(), &self.handover).await;
         metrics::histogram!("posthorn_ingress_handover_seconds").record(began.elapsed().as_secs_f64());

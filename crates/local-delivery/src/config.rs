@@ -124,9 +124,9 @@ impl Config {
             ),
             // The collector and calls need connections beside the writers.
             (
-                connections < self.work.writers.saturating_add(2),
+                connections < self.work.writers.saturating_add(3),
                 &["database.max_connections", "work.writers"],
-                "must be at least work.writers + 2",
+                "must be at least work.writers + 3",
             ),
             (
                 self.mailbox.append_timeout >= self.collect.grace,

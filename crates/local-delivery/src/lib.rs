@@ -41,7 +41,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     // Mailboxes are served without the queue, too.
     let stream = process.ready.want("queue stream");
     let notices = process.ready.need("postgres notices");
-    let store::Ways { writing, reading, pool } =
+    let store::Ways { writing, early, reading, pool } =
         store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
     let (telling, hearing) = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
     let queue = posthorn_service::connect(&config.queue)?;
@@ -65,7 +65,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
         .max_encoding_message_size(MESSAGE_BYTES);
     let serve = serve(service, config.listen.clone(), process.clone());
     let needs = (postgres, stream);
-    let work = worker::run(queues, writing, changed, config.work.clone(), process.clone(), needs);
+    let work = worker::run(queues, (writing, early), changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(telling));
     let shutdown = &process.shutdown;
     let listen = notify::listen(hearing, watched.clone(), notices, shutdown.clone());

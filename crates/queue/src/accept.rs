@@ -19,6 +19,7 @@ use crate::dispatch;
 use crate::error::Unavailable;
 use crate::hub::Hub;
 use crate::level::Level;
+use crate::outcome::route::Routed;
 use crate::spool::{self, KnownKey, NewKey};
 
 use ahead::Ahead;
@@ -37,6 +38,8 @@ pub(crate) struct Incoming {
     pub(crate) content: Content,
     /// It was handed in before, and the answer lost.
     pub(crate) repeated: bool,
+    /// What the router has just said of all its recipients; empty: it is to be asked.
+    pub(crate) routed: Vec<Routed>,
 }
 
 impl Incoming {

@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
-use posthorn_api::work::v1::{Batch, Item as WorkItem, WorkResponse, work_response::Response};
+use posthorn_api::work::v1::{Batch, Item as WorkItem, Kept, WorkResponse, work_response::Response};
+use posthorn_mail::MessageId;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::hub::Hub;
+use crate::in_hand::{self, Given};
 use crate::load;
 use crate::schedule::{Ask, Item, Kind, Leased, Leasing, Settle, Then, Token};
 
@@ -28,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) name: String,
     /// The most items in a batch.
     pub(crate) max_batch: u32,
+    /// It may be given what is not in the ledger yet.
+    pub(crate) takes_early: bool,
     /// Batches that it can take.
     pub(crate) credits: Semaphore,
     /// Batches that it has been given and not reported whole.
@@ -55,12 +59,32 @@ pub(crate) async fn serve(hub: Arc<Hub>, worker: Arc<Worker>) {
         };
         let batch = sources.next_batch(&hub, &worker).await;
         drop(turn);
-        let Some(batch) = batch else { return };
+        let Some((batch, early)) = batch else { return };
         credit.forget();
         let response = WorkResponse { response: Some(Response::Batch(batch)) };
         if worker.out.send(Ok(response)).await.is_err() {
             return;
         }
+        if let Some(early) = early {
+            tokio::spawn(early.say_what_became_of_it(hub.clone(), worker.clone()));
+        }
+    }
+}
+
+/// A batch of one message that was not in the ledger when it was given.
+struct Early {
+    token: Token,
+    message: MessageId,
+    kept: in_hand::Kept,
+}
+
+impl Early {
+    async fn say_what_became_of_it(mut self, hub: Arc<Hub>, worker: Arc<Worker>) {
+        // An error: it was dropped, and the message is not kept; nor is one that is no longer in hand.
+        let is_kept =
+            self.kept.wait_for(|kept| *kept).await.is_ok() && hub.in_hand.has(self.token, self.message);
+        let kept = Kept { token: bytes::Bytes::copy_from_slice(self.token.bytes()), is_kept };
+        let _ = worker.out.send(Ok(WorkResponse { response: Some(Response::Kept(kept)) })).await;
     }
 }
 
@@ -104,7 +128,7 @@ impl Sources {
 
     /// The next batch, whenever there is one; `None` when no more is to be given. Only its pauses are broken off: what
     /// has just been leased would be nobody's until the lease ends.
-    async fn next_batch(&mut self, hub: &Hub, worker: &Worker) -> Option<Batch> {
+    async fn next_batch(&mut self, hub: &Hub, worker: &Worker) -> Option<(Batch, Option<Early>)> {
         let mut pause = Duration::from_millis(50);
         loop {
             let look = self.may_be_scheduled();
@@ -116,7 +140,7 @@ impl Sources {
             if look {
                 self.in_hand_had_its_turn = false;
                 match self.scheduled(hub, worker).await {
-                    Ok(Some(batch)) => return Some(batch),
+                    Ok(Some(batch)) => return Some((batch, None)),
                     Ok(None) => pause = Duration::from_millis(50),
                     Err(Failed) => {
                         // What is in hand goes on without the schedule.
@@ -134,14 +158,20 @@ impl Sources {
         self.schedule_news.has_changed().unwrap_or(false) || Instant::now() >= self.look_at
     }
 
-    fn in_hand(&mut self, hub: &Hub, worker: &Worker) -> Option<Batch> {
+    fn in_hand(&mut self, hub: &Hub, worker: &Worker) -> Option<(Batch, Option<Early>)> {
         // Marked as seen before looking: what comes between wakes at once.
         self.in_hand_news.as_mut()?.borrow_and_update();
-        let (token, items) = hub.in_hand.give(worker.kind, worker.id, worker.max_batch, Instant::now())?;
+        let Worker { kind, id, takes_early, max_batch, .. } = *worker;
+        let Given { token, items, early } =
+            hub.in_hand.give(kind, id, takes_early, max_batch, Instant::now())?;
         self.in_hand_had_its_turn = true;
         metrics::counter!("posthorn_queue_in_hand_total", "kind" => worker.kind.name())
             .increment(items.len() as u64);
-        Some(batch(hub, token, items, String::new()))
+        let early = early.zip(items.first()).and_then(|(kept, item)| {
+            Some(Early { token, message: item.message_id.as_ref().try_into().ok()?, kept })
+        });
+        let batch = Batch { early: early.is_some(), ..batch(hub, token, items, String::new()) };
+        Some((batch, early))
     }
 
     /// A batch of the schedule; `None` when this look has brought nothing.
@@ -253,6 +283,7 @@ fn batch(hub: &Hub, token: Token, items: Vec<WorkItem>, destination: String) -> 
         lease: Some(posthorn_api::duration(hub.config.lease.length)),
         items,
         destination,
+        early: false,
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use posthorn_api::trace::v1::{Event, EventKind};
 use posthorn_api::work::v1::Item as WorkItem;
 use posthorn_mail::{MessageId, Outcome};
@@ -46,10 +47,21 @@ pub(crate) struct Letter {
     time: Instant,
     /// Whether it is in the ledger by now.
     kept: Kept,
+    /// Its header section, where it may go to its mailbox early.
+    pub(crate) header: Bytes,
 }
 
 /// Tells when messages are in the ledger. Dropped by who writes them before it has said so: they are not.
 pub(crate) type Kept = watch::Receiver<bool>;
+
+/// What a worker is given.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) token: Token,
+    pub(crate) items: Vec<WorkItem>,
+    /// It is one message that is not in the ledger yet: this tells when it is.
+    pub(crate) early: Option<Kept>,
+}
 
 /// What follows from a worker's report.
 #[derive(Debug)]
@@ -76,7 +88,13 @@ impl Letter {
             is_scheduled: false,
             time: now,
             kept,
+            header: Bytes::new(),
         }
+    }
+
+    /// Whether it is in the ledger.
+    fn is_kept(&self) -> bool {
+        *self.kept.borrow()
     }
 
     /// What stands for it in the schedule.
@@ -97,6 +115,15 @@ impl Letter {
         }
         self.routed = Some((token, results));
         if self.events.is_empty() { Next::Leave } else { Next::Deliver }
+    }
+
+    /// What the router had said of the recipients when the message came in: if that is the plain way, it is not asked again.
+    pub(crate) fn take_along(&mut self, results: Vec<Routed>, now: OffsetDateTime) {
+        let said = !results.is_empty();
+        let token = Token::in_hand(Kind::Route, Lane::ROUTE);
+        if said && matches!(self.route(token, results, now), Next::Leave) {
+            self.routed = None;
+        }
     }
 
     /// The outcomes of the delivery. The plain way: everyone has it.
@@ -184,6 +211,11 @@ impl InHand {
         Some(Present { in_hand: self, place })
     }
 
+    /// Whether nothing is in hand.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().len() == 0
+    }
+
     /// How many more messages may be taken in hand: none where there are no workers here to lead them all the way.
     pub(crate) fn room(&self) -> usize {
         let hands = self.lock();
@@ -208,28 +240,57 @@ impl InHand {
         Vec::new()
     }
 
-    /// Gives a worker what waits for its kind, at most so much, under a new token.
+    /// Whether a message is given under this token.
+    pub(crate) fn has(&self, token: Token, message: MessageId) -> bool {
+        self.lock().given.contains_key(&(token, message))
+    }
+
+    /// What is on its way to the mailboxes may have come into the ledger: then it is to be given.
+    pub(crate) fn tell_of_kept(&self) {
+        if let Some(place) = place_of(Kind::Local) {
+            self.news[place].send_replace(());
+        }
+    }
+
+    /// Gives a worker what waits for its kind, at most so much, under a new token. On the way to the mailboxes what is not
+    /// in the ledger yet waits; but if it is all that is in hand, and for one recipient, it is given to one who takes it:
+    /// more would wait for each other's commits while they hold mailboxes locked.
     pub(crate) fn give(
         &self,
         kind: Kind,
         worker: u64,
+        takes_early: bool,
         most: u32,
         now: Instant,
-    ) -> Option<(Token, Vec<WorkItem>)> {
+    ) -> Option<Given> {
         let place = place_of(kind)?;
         let mut hands = self.lock();
-        let count = hands.waiting[place].len().min(most as usize);
-        if count == 0 {
-            return None;
-        }
+        let may_go = |letter: &Letter| kind == Kind::Route || letter.is_kept();
+        let waiting = &hands.waiting[place];
+        let (from, count, early) = match waiting.iter().position(may_go) {
+            Some(from) => {
+                let run = waiting.iter().skip(from).take(most as usize).take_while(|letter| may_go(letter));
+                (from, run.count(), None)
+            }
+            None => {
+                let alone = takes_early && hands.len() == 1;
+                let letter = waiting.front().filter(|letter| alone && letter.recipients.len() == 1)?;
+                (0, 1, Some(letter.kept.clone()))
+            }
+        };
         let token = Token::in_hand(kind, if kind == Kind::Route { Lane::ROUTE } else { Lane::LOCAL });
-        let letters: Vec<Letter> = hands.waiting[place].drain(..count).collect();
-        let work = letters.iter().map(|l| work_item(&l.message, l.recipients.iter().cloned())).collect();
+        let mut letters: Vec<Letter> = hands.waiting[place].drain(from..from + count).collect();
+        let work = letters.iter_mut().map(|letter| {
+            let header = std::mem::take(&mut letter.header);
+            let item = work_item(&letter.message, letter.recipients.iter().cloned());
+            if early.is_some() { WorkItem { header, ..item } } else { item }
+        });
+        let work = work.collect();
         for letter in letters {
             let letter = Letter { worker, time: now + self.lease, ..letter };
             hands.given.insert((token, letter.message.id), letter);
         }
-        Some((token, work))
+        Some(Given { token, items: work, early })
     }
 
     /// What a worker reports on or gives back, each if it is here under that token and its lease has not ended.

@@ -65,7 +65,7 @@ pub struct Cache {
     /// How long other services may keep what they were told of an API key.
     #[serde(deserialize_with = "setting::length")]
     pub keys: Duration,
-    /// How long other services may keep it that mail for an address is taken.
+    /// How long other services may keep it where mail for an address goes.
     #[serde(deserialize_with = "setting::length")]
     pub recipients: Duration,
 }

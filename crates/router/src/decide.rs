@@ -94,7 +94,8 @@ pub(crate) struct Acceptance {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Ours,
+    /// And what is decided, where the recipient is itself a mailbox.
+    Ours(Option<Target>),
     Relay,
     Refused(Status),
 }
@@ -124,7 +125,7 @@ pub(crate) fn accept(recipient: &Address, known: &Snapshot, policy: &Policy) -> 
     let (domain, found) = match locate(recipient, known, policy)? {
         Place::Elsewhere(_) => return Ok(Acceptance::nowhere(Verdict::Relay)),
         Place::Here(Some(_)) => {
-            return Ok(Acceptance { tenant_id: Some("default".into()), verdict: Verdict::Ours });
+            return Ok(Acceptance { tenant_id: Some("default".into()), verdict: Verdict::Ours(None) });
         }
         Place::Here(None) => return Ok(Acceptance::nowhere(Verdict::Refused(refusal::no_postmaster()))),
         Place::Literal if is_own_literal(recipient, &policy.own) => {
@@ -140,7 +141,16 @@ pub(crate) fn accept(recipient: &Address, known: &Snapshot, policy: &Policy) -> 
         Found::Entry { entry: Entry::Account { disabled: true, .. }, .. } => {
             Verdict::Refused(refusal::disabled(recipient))
         }
-        Found::Entry { .. } | Found::Instead { .. } => Verdict::Ours,
+        Found::Entry { name, entry: Entry::Account { account_id, quota_bytes, .. } } => {
+            let decision = Decision::Local {
+                account_id: *account_id,
+                tenant_id: domain.tenant_id.clone(),
+                quota_bytes: *quota_bytes,
+            };
+            let reason = format!("account {name}");
+            Verdict::Ours(Some(Target { address: recipient.clone(), reason, sender: None, decision }))
+        }
+        Found::Entry { .. } | Found::Instead { .. } => Verdict::Ours(None),
     };
     Ok(Acceptance { tenant_id: Some(domain.tenant_id.clone()), verdict })
 }

@@ -22,6 +22,7 @@ use crate::config;
 use crate::directory;
 use crate::router::{Asked, Router};
 use item::Recipients;
+pub(crate) use item::target;
 
 /// What giving back, and the last Recorded, may take at the end of the drain time.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use posthorn_api::work::v1::{
     DeliveryReport, Item, ItemReport, RecipientOutcome, ReleasedItem, item_report::Report,
 };
 use posthorn_mail::{MessageId, Outcome};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::leases::LeaseEnd;
 
@@ -47,8 +47,21 @@ pub struct Batch {
 pub struct Leased {
     /// What is to be done.
     pub item: Item,
+    /// It is not in the queue's ledger yet: nothing may come of it before it is known to be.
+    pub early: Option<Kept>,
     lease: Arc<Lease>,
     told: bool,
+}
+
+/// Whether an early item has come into the queue's ledger.
+#[derive(Debug, Clone)]
+pub struct Kept(pub(crate) watch::Receiver<Option<bool>>);
+
+impl Kept {
+    /// Waits until it is known; a stream that broke will not tell any more.
+    pub async fn known(&mut self) -> bool {
+        self.0.wait_for(Option::is_some).await.is_ok_and(|kept| *kept == Some(true))
+    }
 }
 
 /// What the items of a batch have in common.
@@ -64,9 +77,10 @@ impl Batch {
         batch: posthorn_api::work::v1::Batch,
         end: LeaseEnd,
         ended: mpsc::UnboundedSender<Ended>,
+        early: Option<Kept>,
     ) -> Self {
         let lease = Arc::new(Lease { token: batch.token, end, ended });
-        let leased = |item| Leased { item, lease: lease.clone(), told: false };
+        let leased = |item| Leased { item, early: early.clone(), lease: lease.clone(), told: false };
         Self { destination: batch.destination, items: batch.items.into_iter().map(leased).collect() }
     }
 }

@@ -7,7 +7,7 @@ mod links;
 mod session;
 mod share;
 
-pub use leased::{Batch, Leased};
+pub use leased::{Batch, Kept, Leased};
 use posthorn_api::work::v1::WorkKind;
 use posthorn_service::{Need, Replicas};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,9 @@ pub trait Work: Send {
 
     /// The counter of outcomes that came after their lease had ended.
     const STALE: &'static str;
+
+    /// Whether it heeds [`Leased::early`]; if not, it is given nothing early.
+    const TAKES_EARLY: bool = false;
 
     /// The most items in a batch.
     fn max_batch(&self) -> u32;

@@ -1,18 +1,19 @@
 //! The work by as many streams as there are replicas of the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::repeat_n;
 use std::time::Instant;
 
+use bytes::Bytes;
 use posthorn_api::period;
 use posthorn_api::work::v1::{Batch, Hello, work_request::Request, work_response::Response};
 use posthorn_service::{Need, Replicas};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::Work;
-use crate::leased::{self, Ended};
+use crate::leased::{self, Ended, Kept};
 use crate::leases::{Leases, StreamId};
 use crate::link::{News, Stream};
 use crate::links::Links;
@@ -32,6 +33,8 @@ pub(crate) struct Session<'a, W> {
     links: Links,
     /// Those that live. While there are any, each open batch has one of them that tells of it.
     streams: BTreeMap<StreamId, Stream>,
+    /// By token, the batches of which a stream has not said yet whether they are in the ledger.
+    early: HashMap<Bytes, (StreamId, watch::Sender<Option<bool>>)>,
 }
 
 /// Works until told to stop and nothing is held.
@@ -42,11 +45,17 @@ pub(crate) async fn run<W: Work>(
     shutdown: CancellationToken,
     patience: CancellationToken,
 ) {
-    let hello = Hello { kind: W::KIND.into(), worker: worker_name(), max_batch: work.max_batch() };
+    let hello = Hello {
+        kind: W::KIND.into(),
+        worker: worker_name(),
+        max_batch: work.max_batch(),
+        takes_early: W::TAKES_EARLY,
+    };
     let (links, mut news) = Links::new(hello);
     let (end, mut ended) = mpsc::unbounded_channel();
     let leases = Leases::default();
-    let mut session = Session { work, need, shutdown, leases, end, links, streams: BTreeMap::new() };
+    let (streams, early) = Default::default();
+    let mut session = Session { work, need, shutdown, leases, end, links, streams, early };
     session.links.follow(&replicas.borrow_and_update());
     let (shutdown, mut they_change, mut some) = (session.shutdown.clone(), true, Vec::new());
     loop {
@@ -89,7 +98,8 @@ impl<W: Work> Session<'_, W> {
     fn end_streams(&mut self) {
         let leases = &self.leases;
         let over = |stream: &Stream| stream.is_leaving() && leases.batches_of(stream.id) == 0;
-        for (_, stream) in self.streams.extract_if(.., |_, stream| over(stream)) {
+        for (id, stream) in self.streams.extract_if(.., |_, stream| over(stream)) {
+            self.early.retain(|_, (of, _)| *of != id);
             self.links.expect(stream.replica, stream.comes_back());
         }
     }
@@ -111,6 +121,11 @@ impl<W: Work> Session<'_, W> {
             News::Said(_, Response::Recorded(recorded)) => {
                 stale::<W>(recorded.stale.len());
                 self.leases.recorded(recorded.report_id);
+            }
+            News::Said(_, Response::Kept(kept)) => {
+                if let Some((_, early)) = self.early.remove(&kept.token) {
+                    early.send_replace(Some(kept.is_kept));
+                }
             }
             News::Said(stream, Response::GoAway(go_away)) => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
@@ -140,6 +155,7 @@ impl<W: Work> Session<'_, W> {
 
     /// Another stream tells what this one was told and has not been answered.
     fn broke(&mut self, id: StreamId, status: &Status) {
+        self.early.retain(|_, (stream, _)| *stream != id);
         let Some(stream) = self.streams.remove(&id) else { return };
         self.links.expect(stream.replica, stream.comes_back());
         let (replica, open) = (stream.replica, self.leases.batches_of(id));
@@ -175,7 +191,12 @@ impl<W: Work> Session<'_, W> {
         };
         let lease = batch.lease.map(period).unwrap_or_default();
         let end = self.leases.begin(by, batch.token.clone(), batch.items.len(), lease, Instant::now());
-        let batch = leased::Batch::new(batch, end, self.end.clone());
+        let early = batch.early.then(|| {
+            let (early, kept) = watch::channel(None);
+            self.early.insert(batch.token.clone(), (id, early));
+            Kept(kept)
+        });
+        let batch = leased::Batch::new(batch, end, self.end.clone(), early);
         if leaving || self.shutdown.is_cancelled() {
             drop(batch);
         } else {

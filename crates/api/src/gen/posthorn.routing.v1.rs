@@ -16,7 +16,8 @@ pub struct VerifyResult {
     /// Whose domain it is in, where that is one of ours, whether there is such a user or not. Empty otherwise.
     #[prost(string, tag = "4")]
     pub tenant_id: ::prost::alloc::string::String,
-    /// How long the caller may go by this without asking again; it is never set where the recipient is refused.
+    /// How long the caller may go by LocalRecipient.target; whether mail is taken, it asks each time. Never set where the
+    /// recipient is refused.
     #[prost(message, optional, tag = "5")]
     pub cache_for: ::core::option::Option<::prost_types::Duration>,
     #[prost(oneof = "verify_result::Result", tags = "1, 2, 3")]
@@ -41,6 +42,10 @@ pub mod verify_result {
 pub struct LocalRecipient {
     #[prost(string, tag = "1")]
     pub tenant_id: ::prost::alloc::string::String,
+    /// Where its mail goes, where the recipient is itself a mailbox here: this may go with the message
+    /// (AcceptStart.routed), as long as the answer may be kept.
+    #[prost(message, optional, tag = "2")]
+    pub target: ::core::option::Option<super::super::work::v1::RouteTarget>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RelayRecipient {}

@@ -34,6 +34,10 @@ pub struct AcceptStart {
     /// have ended since, is Accepted and not stored again.
     #[prost(bool, tag = "7")]
     pub repeated: bool,
+    /// What the router has just said of the recipients, one each and in order, where each is itself a mailbox here: it is
+    /// not asked again. Empty: it is.
+    #[prost(message, repeated, tag = "8")]
+    pub routed: ::prost::alloc::vec::Vec<super::super::work::v1::RouteTarget>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Idempotency {

@@ -30,6 +30,9 @@ pub struct Hello {
     /// The most items that a batch may have. A batch takes one credit.
     #[prost(uint32, tag = "3")]
     pub max_batch: u32,
+    /// It may be given what is not in the ledger yet (Batch.early).
+    #[prost(bool, tag = "4")]
+    pub takes_early: bool,
 }
 /// The worker can take so many more batches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -168,7 +171,7 @@ pub struct ReleasedItem {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkResponse {
-    #[prost(oneof = "work_response::Response", tags = "1, 2, 3")]
+    #[prost(oneof = "work_response::Response", tags = "1, 2, 3, 4")]
     pub response: ::core::option::Option<work_response::Response>,
 }
 /// Nested message and enum types in `WorkResponse`.
@@ -182,6 +185,8 @@ pub mod work_response {
         /// The queue is stopping or wants this worker elsewhere: finish, report, reconnect.
         #[prost(message, tag = "3")]
         GoAway(super::GoAway),
+        #[prost(message, tag = "4")]
+        Kept(super::Kept),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -196,6 +201,19 @@ pub struct Batch {
     /// For WORK_KIND_REMOTE.
     #[prost(string, tag = "4")]
     pub destination: ::prost::alloc::string::String,
+    /// For WORK_KIND_LOCAL: its one message is being written into the ledger. It may be brought as far as just before its
+    /// commit; what becomes of it, Kept says. Without that word, also when the stream breaks, nothing is to come of it.
+    #[prost(bool, tag = "5")]
+    pub early: bool,
+}
+/// What has become of an early batch: it is in the ledger, or will never be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Kept {
+    /// Of the batch.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub token: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "2")]
+    pub is_kept: bool,
 }
 /// One message, with those of its recipients that this work is for.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -224,6 +242,9 @@ pub struct Item {
     /// For WORK_KIND_REMOTE, when the content is small; otherwise ask SpoolService.ReadContent.
     #[prost(bytes = "bytes", optional, tag = "11")]
     pub content: ::core::option::Option<::prost::bytes::Bytes>,
+    /// Of an early batch, where it is at hand: the header section, which cannot be read anywhere yet.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub header: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ItemRecipient {

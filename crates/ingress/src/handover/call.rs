@@ -44,6 +44,8 @@ impl Caller {
             let answers = self.call(&left, until).await;
             left = settle(left, answers);
             if !left.is_empty() {
+                // What the router said is no longer new.
+                left.iter_mut().filter_map(|w| w.item.start.as_mut()).for_each(|start| start.routed.clear());
                 metrics::counter!("posthorn_ingress_handovers_repeated_total").increment(left.len() as u64);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Result;
 use posthorn_testkit::smtp_client::SmtpClient;
 
+use crate::queue::Mood;
 use crate::world::{World, check};
 
 #[tokio::test]
@@ -55,36 +56,52 @@ async fn without_a_router_the_client_is_told_later() -> Result<()> {
     Ok(())
 }
 
-/// The router says how long its word holds; what it has refused is asked anew each time.
+/// What is remembered of an address goes with a message; whether it is taken, the router is asked each time.
 #[tokio::test]
-async fn what_the_router_has_just_said_is_not_asked_again() -> Result<()> {
+async fn the_router_is_asked_for_each_recipient() -> Result<()> {
     let world = World::start().await;
     let mut client = world.client().await;
     client.expect("MAIL FROM:<bob@example.net>", 250).await?;
-    check(&client.command("RCPT TO:<unknown@example.test>").await?, 550, "5.1.1")?;
     client.expect("RCPT TO:<remembered@example.test>", 250).await?;
-    client.expect("RCPT TO:<alice@example.test>", 250).await?;
-    world.router.away.store(true, Ordering::SeqCst);
-    for (recipient, code, enhanced) in [
-        ("remembered@example.test", 250, "2.1.5"),
-        ("alice@example.test", 451, "4.4.3"),
-        ("unknown@example.test", 451, "4.4.3"),
+    world.router.deserted.store(true, Ordering::SeqCst);
+    check(&client.command("RCPT TO:<remembered@example.test>").await?, 550, "5.1.1")?;
+    Ok(())
+}
+
+/// As long as the router's word holds, it goes with the message, of all recipients or of none.
+#[tokio::test]
+async fn what_the_router_has_just_said_goes_with_the_message() -> Result<()> {
+    let world = World::start().await;
+    let (one, two) = ("remembered-1@example.test", "remembered-2@example.test");
+    for (recipients, along) in [
+        (&[one, two][..], true),
+        (&[one, "alice@example.test"], false),
+        (&[one, "remembered-alias@example.test"], false),
+        (&[one, "remembered@example.org"], false),
     ] {
-        check(&client.command(&format!("RCPT TO:<{recipient}>")).await?, code, enhanced)?;
+        let mut client = world.client().await;
+        client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+        for recipient in recipients {
+            client.expect(&format!("RCPT TO:<{recipient}>"), 250).await?;
+        }
+        client.expect("DATA", 354).await?;
+        client.expect("Subject: x\r\n\r\ntext\r\n.", 250).await?;
+        let routed = world.queue.messages().pop().expect("a message").start.routed;
+        let all: Vec<_> = recipients.iter().copied().map(crate::router::mailbox).collect();
+        assert_eq!(routed, if along { all } else { vec![] }, "{recipients:?}");
     }
     Ok(())
 }
 
-/// Who relays for nobody does not relay for those whose address others have been told of.
 #[tokio::test]
-async fn what_is_remembered_opens_no_relay() -> Result<()> {
+async fn what_the_router_said_is_forgotten_when_the_queue_was_away() -> Result<()> {
     let world = World::start().await;
     let mut client = world.client().await;
     client.expect("MAIL FROM:<bob@example.net>", 250).await?;
-    client.expect("RCPT TO:<remembered@example.org>", 250).await?;
-    let (mut stranger, _) = SmtpClient::connect_from("127.0.1.1".parse()?, world.smtp).await?;
-    stranger.expect("EHLO client.example", 250).await?;
-    stranger.expect("MAIL FROM:<bob@example.net>", 250).await?;
-    check(&stranger.command("RCPT TO:<remembered@example.org>").await?, 550, "5.7.1")?;
+    client.expect("RCPT TO:<remembered@example.test>", 250).await?;
+    client.expect("DATA", 354).await?;
+    world.queue.set(Mood::Unheard(1));
+    client.expect("Subject: x\r\n\r\ntext\r\n.", 250).await?;
+    assert_eq!(world.queue.routed(), [1, 0], "the second time the queue is to ask");
     Ok(())
 }

@@ -56,6 +56,8 @@ struct Kept {
     keys: HashMap<(String, String), (Vec<u8>, Vec<u8>)>,
     /// How many messages came in each call.
     batches: Vec<usize>,
+    /// Of how many recipients each message said where they go, repeated ones included.
+    routed: Vec<usize>,
     begun: usize,
     cut: usize,
 }
@@ -82,6 +84,10 @@ impl PlayedQueue {
 
     pub(crate) fn batches(&self) -> Vec<usize> {
         self.kept.lock().unwrap().batches.clone()
+    }
+
+    pub(crate) fn routed(&self) -> Vec<usize> {
+        self.kept.lock().unwrap().routed.clone()
     }
 
     /// Streams that have begun.
@@ -168,7 +174,11 @@ impl SpoolService for PlayedQueue {
         request: Request<wire::AcceptRequest>,
     ) -> Result<Response<wire::AcceptResponse>, Status> {
         let items = request.into_inner().items;
-        self.kept.lock().unwrap().batches.push(items.len());
+        {
+            let mut kept = self.kept.lock().unwrap();
+            kept.batches.push(items.len());
+            kept.routed.extend(items.iter().map(|item| item.start.as_ref().unwrap().routed.len()));
+        }
         let _permit = self.gate.acquire().await.unwrap();
         self.check_mood()?;
         let keep = |item: wire::AcceptItem| {

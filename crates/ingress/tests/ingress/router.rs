@@ -8,6 +8,8 @@ use posthorn_api::mail::v1 as mail;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_server::RoutingService;
 use posthorn_api::routing::v1::verify_result::Result as Verdict;
+use posthorn_api::work::v1::route_target::Decision;
+use posthorn_api::work::v1::{LocalTarget, RouteTarget};
 use tonic::{Request, Response, Status};
 
 /// `unknown…@example.test` does not exist, the rest of `example.test` is local, `later@` is not known yet, all other
@@ -83,7 +85,11 @@ fn verdict(recipient: &str) -> wire::VerifyResult {
             refused(550, "5.1.1", "No such user here")
         }
         Some(("later", "example.test")) => refused(451, "4.2.1", "The mailbox is being moved"),
-        Some((_, "example.test")) => Verdict::Local(wire::LocalRecipient { tenant_id: "t".into() }),
+        // An alias is none that could be told in advance.
+        Some((local, "example.test")) => {
+            let target = (!local.ends_with("alias")).then(|| mailbox(recipient));
+            Verdict::Local(wire::LocalRecipient { tenant_id: "t".into(), target })
+        }
         Some((_, "tenant-1.test")) => refused(550, "5.1.1", "No such user here"),
         _ => Verdict::Relay(wire::RelayRecipient {}),
     };
@@ -96,4 +102,15 @@ fn verdict(recipient: &str) -> wire::VerifyResult {
     let is_remembered = recipient.starts_with("remembered");
     let cache_for = is_remembered.then(|| posthorn_api::duration(Duration::from_secs(3600)));
     wire::VerifyResult { result: Some(verdict), tenant_id: tenant_id.into(), cache_for }
+}
+
+/// What is decided of a recipient that is a mailbox.
+pub(crate) fn mailbox(recipient: &str) -> RouteTarget {
+    let local = LocalTarget { account_id: vec![7; 16].into(), ..LocalTarget::default() };
+    RouteTarget {
+        address: recipient.into(),
+        reason: format!("account {recipient}"),
+        sender: None,
+        decision: Some(Decision::Local(local)),
+    }
 }

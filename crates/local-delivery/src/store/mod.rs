@@ -5,6 +5,7 @@ pub(crate) mod change;
 pub(crate) mod changes;
 pub(crate) mod collect;
 mod deliver;
+mod deliver_early;
 mod deliver_here;
 pub(crate) mod expunge;
 pub(crate) mod flag;
@@ -16,6 +17,7 @@ mod pool;
 pub(crate) mod transfer;
 
 pub(crate) use deliver::{Delivered, deliver};
+pub(crate) use deliver_early::deliver_early;
 pub(crate) use lock::{create, modseqs};
 pub use pool::migrate;
 pub(crate) use pool::{Kind, Ways, answers, connect, connect_for_notices, kind};

@@ -16,6 +16,8 @@ pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
 pub(crate) struct Ways {
     /// The writers'.
     pub(crate) writing: Arc<Standing>,
+    /// For what is not in the queue's ledger yet, so that nobody waits behind it.
+    pub(crate) early: Arc<Standing>,
     /// Of those who wait for news.
     pub(crate) reading: Arc<Standing>,
     /// Of all other calls.
@@ -26,10 +28,11 @@ pub(crate) struct Ways {
 pub(crate) fn connect(database: &Database, writers: usize) -> Result<Ways, sqlx::Error> {
     let options = database.options("posthorn-local-delivery")?;
     let writers = u32::try_from(writers).unwrap_or(u32::MAX);
-    let others = database.max_connections.saturating_sub(writers);
+    let others = database.max_connections.saturating_sub(writers + 1);
     let reading = (others / 2).max(1);
     Ok(Ways {
         writing: Arc::new(database.standing(options.clone(), writers)),
+        early: Arc::new(database.standing(options.clone(), 1)),
         reading: Arc::new(database.standing(options.clone(), reading)),
         pool: database.pool(options, others.saturating_sub(reading).max(1)),
     })

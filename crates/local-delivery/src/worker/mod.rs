@@ -29,6 +29,7 @@ struct Jobs {
 impl posthorn_work::Work for Jobs {
     const KIND: WorkKind = WorkKind::Local;
     const STALE: &'static str = "posthorn_local_delivery_stale_outcomes_total";
+    const TAKES_EARLY: bool = true;
 
     fn max_batch(&self) -> u32 {
         self.config.max_batch
@@ -52,7 +53,7 @@ impl posthorn_work::Work for Jobs {
 /// given back.
 pub(crate) async fn run(
     queue: Replicas,
-    standing: Arc<Standing>,
+    (standing, early): (Arc<Standing>, Arc<Standing>),
     changed: Changed,
     config: Work,
     process: Process,
@@ -73,6 +74,7 @@ pub(crate) async fn run(
     for _ in 0..config.writers {
         let writer = Writer {
             standing: standing.clone(),
+            early: early.clone(),
             changed: changed.clone(),
             postgres: postgres.clone(),
             shutdown: process.shutdown.clone(),
@@ -80,7 +82,7 @@ pub(crate) async fn run(
             max_items: config.max_batch as usize,
             attempts: config.attempts,
         };
-        writers.spawn(writer.run(Arc::clone(&pending)));
+        writers.spawn(Arc::new(writer).run(Arc::clone(&pending)));
     }
     let jobs = Jobs { config, pending: jobs };
     // A queue that is away is not waited for: a delivery that was made is not made again.

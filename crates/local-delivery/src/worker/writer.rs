@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use posthorn_database::Standing;
 use posthorn_mail::Outcome;
 use posthorn_service::{Need, trace};
-use posthorn_work::Leased;
+use posthorn_work::{Kept, Leased};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::item::{arrivals, outcome, store_failed, verdict};
@@ -21,6 +23,7 @@ use crate::watch::Arrived;
 
 pub(crate) struct Writer {
     pub(crate) standing: Arc<Standing>,
+    pub(crate) early: Arc<Standing>,
     pub(crate) changed: Changed,
     pub(crate) postgres: Need,
     pub(crate) shutdown: CancellationToken,
@@ -28,6 +31,9 @@ pub(crate) struct Writer {
     pub(crate) max_items: usize,
     pub(crate) attempts: u32,
 }
+
+/// How long what is not in the ledger yet is waited for, its mailbox locked.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Why arrivals were not written.
 enum Failure {
@@ -45,16 +51,52 @@ struct Work {
 
 impl Writer {
     /// Writes until the jobs end; once the process stops, jobs that come are dropped, which gives them back.
-    pub(crate) async fn run(self, pending: Arc<Mutex<mpsc::Receiver<Leased>>>) {
+    pub(crate) async fn run(self: Arc<Self>, pending: Arc<Mutex<mpsc::Receiver<Leased>>>) {
         let mut jobs = Vec::new();
+        let mut early = JoinSet::new();
         while pending.lock().await.recv_many(&mut jobs, self.max_items).await > 0 {
             // A lease that ended while this process was asleep: others have the message, which may have ended meanwhile.
             let now = Instant::now();
             jobs.retain(|leased| !leased.is_overdue(now));
+            while early.try_join_next().is_some() {}
+            for leased in jobs.extract_if(.., |leased| leased.early.is_some()) {
+                early.spawn(Arc::clone(&self).write_early(leased));
+            }
             for group in groups(std::mem::take(&mut jobs), self.max_copies) {
                 if !self.shutdown.is_cancelled() {
                     self.write(group).await;
                 }
+            }
+        }
+        early.join_all().await;
+    }
+
+    /// Writes what is not in the ledger yet as soon as it is there. What is not there soon is given back.
+    async fn write_early(self: Arc<Self>, leased: Leased) {
+        let Some(mut kept) = leased.early.clone() else { return };
+        let work = Work { arrivals: arrivals(&leased.item), leased };
+        match self.deliver_early(&work, soon(&mut kept)).await {
+            Some(placed) => finish(vec![work], placed),
+            None if soon(&mut kept).await => self.write(vec![work]).await,
+            None => drop(work),
+        }
+    }
+
+    /// `None`: it is to be delivered like all else, if it is kept.
+    async fn deliver_early(&self, work: &Work, kept: impl Future<Output = bool>) -> Option<Vec<Placed>> {
+        let arrivals: Vec<&Arrival> = work.arrivals.iter().flatten().collect();
+        let started = Instant::now();
+        let at = to_the_microsecond(OffsetDateTime::now_utc());
+        let header = &work.leased.item.header;
+        let start = self.wanted_start(&arrivals).filter(|_| !header.is_empty()).map(|_| header.to_vec());
+        match store::deliver_early(&self.early, &arrivals, at, kept).await {
+            Ok(delivered) => {
+                let delivered = Delivered { start, ..delivered? };
+                Some(self.delivered(&arrivals, delivered, at, started))
+            }
+            Err(reason) => {
+                tracing::warn!(%reason, "a message that is being written down could not be delivered ahead");
+                None
             }
         }
     }
@@ -82,11 +124,10 @@ impl Writer {
         }
         let started = Instant::now();
         let at = to_the_microsecond(OffsetDateTime::now_utc());
-        let watched = matches!(arrivals[..], [one] if self.changed.is_watched(one.account_id));
-        let start = watched.then_some(PREFIX_BYTES);
+        let start = self.wanted_start(&arrivals);
         let mut victim = 0;
         let mut pause = Duration::from_millis(100);
-        let Delivered { placed, start } = loop {
+        let delivered = loop {
             let error = match store::deliver(&self.standing, &arrivals, at, start).await {
                 Ok(delivered) => break delivered,
                 Err(error) => error,
@@ -105,11 +146,28 @@ impl Writer {
                 _ => return Err(Failure::Refused(error)),
             }
         };
+        Ok(self.delivered(&arrivals, delivered, at, started))
+    }
+
+    /// How much is wanted of the content of one that comes alone: who watches its mailbox is told what it is.
+    fn wanted_start(&self, arrivals: &[&Arrival]) -> Option<usize> {
+        let watched = matches!(arrivals, [one] if self.changed.is_watched(one.account_id));
+        watched.then_some(PREFIX_BYTES)
+    }
+
+    /// They are in their mailboxes, or not to be.
+    fn delivered(
+        &self,
+        arrivals: &[&Arrival],
+        Delivered { placed, start }: Delivered,
+        at: OffsetDateTime,
+        started: Instant,
+    ) -> Vec<Placed> {
         self.postgres.met();
-        self.tell(&arrivals, &placed, start, at);
+        self.tell(arrivals, &placed, start, at);
         metrics::histogram!("posthorn_local_delivery_batch_copies").record(arrivals.len() as f64);
         metrics::histogram!("posthorn_local_delivery_batch_seconds").record(started.elapsed().as_secs_f64());
-        Ok(placed)
+        placed
     }
 
     /// Wakes those who watch the mailboxes. Also for what had been delivered before: whoever did may have died before
@@ -139,6 +197,11 @@ impl Writer {
         });
         self.changed.tell_all(changes);
     }
+}
+
+/// Whether it is kept, as far as that is known soon.
+async fn soon(kept: &mut Kept) -> bool {
+    timeout(SOON, kept.known()).await.unwrap_or(false)
 }
 
 /// As Postgres keeps it.

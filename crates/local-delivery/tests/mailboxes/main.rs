@@ -8,6 +8,7 @@ mod asks_for_a_key;
 mod changes_messages;
 mod collects;
 mod delivers_and_reads;
+mod delivers_early;
 mod delivers_once;
 mod keeps_the_queues_rules;
 mod makes_folders;

@@ -15,6 +15,7 @@ use posthorn_api::spool::v1::{
     ReadContentRequest, ReadContentResponse, Repeated, SettleRequest, SettleResponse,
     accept_result::Result as Wire, accept_stream_request::Part, find_key_response::Result as KeyUse,
 };
+use posthorn_api::work::v1::RouteResult;
 use posthorn_api::{message_id, message_id_bytes, one_line};
 use posthorn_content::Upload;
 use posthorn_mail::{EnhancedStatus, Envelope, MessageId, Status as MailStatus};
@@ -25,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::accept::{Accept, Answer, Content, Incoming};
 use crate::error::failed;
 use crate::hub::Hub;
+use crate::outcome::route::Routed;
 use crate::spool::{self, KnownKey, NewKey};
 
 /// Serves ingress, and whoever reads contents.
@@ -237,6 +239,12 @@ fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> 
     if envelope.recipients.is_empty() {
         return Err(invalid("start.envelope.recipients", "is empty"));
     }
+    let whole = start.routed.len() == envelope.recipients.len();
+    let targets = if whole { start.routed } else { Vec::new() };
+    let routed = (1..)
+        .zip(targets)
+        .map(|(recipient_no, target)| Routed::read(RouteResult { recipient_no, targets: vec![target] }))
+        .collect::<Result<_, _>>()?;
     let key = start.idempotency.map(|given| NewKey {
         scope: given.scope,
         key: given.key,
@@ -256,6 +264,7 @@ fn read_start(start: AcceptStart, content: Content) -> Result<Incoming, Status> 
         key,
         content,
         repeated: start.repeated,
+        routed,
     })
 }
 

@@ -8,8 +8,8 @@ use posthorn_api::error::invalid;
 use posthorn_api::message_id;
 use posthorn_api::work::v1::work_service_server::WorkService;
 use posthorn_api::work::v1::{
-    GoAway, Hello, ItemReport, Recorded, Release, ReleasedItem, WorkKind, WorkRequest, WorkResponse,
-    item_report, work_request::Request as Said, work_response::Response as Answer,
+    GoAway, Hello, ItemReport, Recorded, ReleasedItem, WorkKind, WorkRequest, WorkResponse, item_report,
+    work_request::Request as Said, work_response::Response as Answer,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -72,6 +72,7 @@ fn read_hello(
     Ok(Worker {
         kind,
         max_batch: hello.max_batch.clamp(1, hub.config.lease.max_batch),
+        takes_early: hello.takes_early,
         id: WORKERS.fetch_add(1, Ordering::Relaxed),
         name: hello.worker,
         credits: Semaphore::new(0),
@@ -153,7 +154,11 @@ impl Stream {
                 }
                 Ok(())
             }
-            Said::Release(release) => self.release(release).await,
+            Said::Release(release) => {
+                let ends = release.items.into_iter().map(given_back).collect::<Result<_, _>>()?;
+                tasks.spawn(take_back(self.hub.clone(), self.worker.kind, ends));
+                Ok(())
+            }
         }
     }
 
@@ -194,34 +199,35 @@ impl Stream {
             }
         }
     }
-
-    async fn release(&self, release: Release) -> Result<(), Status> {
-        let back = |item: ReleasedItem| {
-            let token = token_of("release.items.token", &item.token)?;
-            let message = message_id("release.items.message_id", &item.message_id)?;
-            Ok(Settle { key: Key { message, lane: token.lane() }, token, then: Then::Back })
-        };
-        let mut ends = release.items.into_iter().map(back).collect::<Result<Vec<_>, Status>>()?;
-        let named = ends.iter().map(|end| (end.token, end.key.message));
-        let in_hand = self.hub.in_hand.take_back(named, Instant::now());
-        let mut kept = in_hand.iter().map(Option::is_none);
-        ends.retain(|_| kept.next().unwrap_or(true));
-        let in_hand: Vec<_> = in_hand.iter().flatten().map(Letter::item).collect();
-        dispatch::pass_on(&self.hub, &in_hand, self.hub.now()).await;
-        if ends.is_empty() {
-            return Ok(());
-        }
-        self.hub.leases.settle(&ends.iter().map(|end| (end.token, end.key)).collect::<Vec<_>>());
-        match self.hub.schedule.settle(&ends, self.hub.now()).await {
-            Ok(_) => self.hub.wake.wake(self.worker.kind),
-            Err(error) => self.hub.redis_failed(&error),
-        }
-        Ok(())
-    }
 }
 
 fn token_of(field: &str, bytes: &[u8]) -> Result<Token, Status> {
     Token::parse(bytes).ok_or_else(|| invalid(field, "is no token of this queue"))
+}
+
+fn given_back(item: ReleasedItem) -> Result<Settle, Status> {
+    let token = token_of("release.items.token", &item.token)?;
+    let message = message_id("release.items.message_id", &item.message_id)?;
+    Ok(Settle { key: Key { message, lane: token.lane() }, token, then: Then::Back })
+}
+
+/// Gives to others what a worker has not begun, once it is in the ledger, where they look for it.
+async fn take_back(hub: Arc<Hub>, kind: Kind, mut ends: Vec<Settle>) {
+    let named = || ends.iter().map(|end| (end.token, end.key.message));
+    hub.in_hand.until_kept(named()).await;
+    let in_hand = hub.in_hand.take_back(named(), Instant::now());
+    let mut kept = in_hand.iter().map(Option::is_none);
+    ends.retain(|_| kept.next().unwrap_or(true));
+    let in_hand: Vec<_> = in_hand.iter().flatten().map(Letter::item).collect();
+    dispatch::pass_on(&hub, &in_hand, hub.now()).await;
+    if ends.is_empty() {
+        return;
+    }
+    hub.leases.settle(&ends.iter().map(|end| (end.token, end.key)).collect::<Vec<_>>());
+    match hub.schedule.settle(&ends, hub.now()).await {
+        Ok(_) => hub.wake.wake(kind),
+        Err(error) => hub.redis_failed(&error),
+    }
 }
 
 /// Writes a report and says so.

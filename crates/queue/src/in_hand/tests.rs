@@ -109,21 +109,21 @@ fn a_message_ends_when_all_have_it() {
 fn a_report_counts_once_and_within_its_lease() {
     let in_hand = in_hand(vec![letter(&["a@x"]), letter(&["b@x"])]);
     let now = Instant::now();
-    let (token, items) = in_hand.give(Kind::Route, 1, 10, now).unwrap();
+    let Given { token, items, .. } = in_hand.give(Kind::Route, 1, true, 10, now).unwrap();
     let ids: Vec<MessageId> =
         items.iter().map(|item| MessageId::try_from(&item.message_id[..]).unwrap()).collect();
     let back = |id, now| in_hand.take_back([(token, id)].into_iter(), now).remove(0);
     assert!(back(ids[0], now).is_some());
     assert!(back(ids[0], now).is_none(), "twice");
     assert!(back(ids[1], now + LEASE).is_none(), "too late");
-    assert!(in_hand.give(Kind::Route, 1, 10, now).is_none());
+    assert!(in_hand.give(Kind::Route, 1, true, 10, now).is_none());
 }
 
 #[test]
 fn what_nobody_takes_or_finishes_goes_by_the_schedule() {
     let in_hand = in_hand(vec![letter(&["a@x"]), letter(&["b@x"]), letter(&["c@x"])]);
     let now = Instant::now();
-    let (token, _) = in_hand.give(Kind::Route, 7, 1, now).unwrap();
+    let Given { token, .. } = in_hand.give(Kind::Route, 7, true, 1, now).unwrap();
     assert_eq!(in_hand.renew(token, now + LEASE / 2).len(), 1);
     assert!(in_hand.overdue(now).is_empty());
     assert_eq!(in_hand.overdue(now + PATIENCE * 2).len(), 2);
@@ -154,7 +154,7 @@ async fn what_the_router_says_counts_once_the_message_is_kept() {
         [letter(&["a@x"]), letter(&["b@x"])].map(|letter| Letter { kept: of_both.clone(), ..letter });
     let ids = [0, 1].map(|at: usize| letters[at].message.id);
     let in_hand = in_hand(letters.into());
-    let (token, _) = in_hand.give(Kind::Route, 1, 10, Instant::now()).unwrap();
+    let Given { token, .. } = in_hand.give(Kind::Route, 1, true, 10, Instant::now()).unwrap();
     assert!(in_hand.until_kept([(token, ids[0])].into_iter()).now_or_never().is_none());
     in_hand.forget(&HashSet::from([ids[1]]));
     kept.send_replace(true);
@@ -167,12 +167,54 @@ async fn what_the_router_says_counts_once_the_message_is_kept() {
 fn the_schedule_knows_what_stays_in_hand() {
     let in_hand = in_hand(vec![letter(&["a@x"]), letter(&["b@x"])]);
     let now = Instant::now();
-    in_hand.give(Kind::Route, 7, 1, now).unwrap();
+    in_hand.give(Kind::Route, 7, true, 1, now).unwrap();
     assert!(in_hand.lasting(now).is_empty(), "a moment");
     assert_eq!(in_hand.lasting(now + MOMENT).len(), 2);
     assert!(in_hand.lasting(now + MOMENT).is_empty(), "twice");
     in_hand.put(Kind::Local, vec![letter(&["c@x"])], now);
-    in_hand.give(Kind::Local, 8, 1, now).unwrap();
+    in_hand.give(Kind::Local, 8, true, 1, now).unwrap();
     let (waiting, given) = in_hand.close(Instant::now());
     assert_eq!((waiting.len(), given.len()), (1, 1), "what was told is not told again");
+}
+
+#[test]
+fn what_the_router_said_before_counts_if_it_is_the_plain_way() {
+    let mut other = letter(&["a@x"]);
+    other.take_along(vec![routed(1, "b@x", local())], OffsetDateTime::UNIX_EPOCH);
+    assert!(other.routed.is_none() && other.events.is_empty());
+    let mut unsaid = letter(&["a@x"]);
+    unsaid.take_along(vec![], OffsetDateTime::UNIX_EPOCH);
+    assert!(unsaid.routed.is_none());
+    let mut plain = letter(&["a@x"]);
+    plain.take_along(vec![routed(1, "a@x", local())], OffsetDateTime::UNIX_EPOCH);
+    assert!(plain.routed.is_some_and(|(token, _)| token.kind() == Kind::Route && token.is_in_hand()));
+    assert_eq!(plain.recipients[0].state, State::Local);
+}
+
+#[test]
+fn what_is_not_kept_waits_unless_it_is_alone() {
+    let now = Instant::now();
+    let (written, known) = watch::channel(false);
+    let unkept = |recipients: &[&str]| Letter { kept: known.clone(), ..letter(recipients) };
+    let waiting = |letters| {
+        let in_hand = InHand::new(10, LEASE);
+        in_hand.put(Kind::Local, letters, now);
+        in_hand
+    };
+    let give = |in_hand: &InHand, takes_early| in_hand.give(Kind::Local, 1, takes_early, 10, now);
+    for (recipients, takes_early, early) in
+        [(&["a@x"][..], true, true), (&["a@x"], false, false), (&["a@x", "b@x"], true, false)]
+    {
+        let in_hand = waiting(vec![unkept(recipients)]);
+        let given = give(&in_hand, takes_early);
+        assert_eq!(given.as_ref().is_some_and(|given| given.early.is_some()), early, "{recipients:?}");
+        let Some(Given { token, items, .. }) = given else { continue };
+        assert!(in_hand.has(token, items[0].message_id.as_ref().try_into().unwrap()));
+    }
+    let several = waiting(vec![unkept(&["a@x"]), letter(&["b@x"]), letter(&["c@x"]), unkept(&["d@x"])]);
+    let count = |given: Option<Given>| given.map(|given| (given.items.len(), given.early.is_some()));
+    assert_eq!(count(give(&several, true)), Some((2, false)), "what is kept passes by");
+    assert_eq!(count(give(&several, true)), None);
+    written.send_replace(true);
+    assert_eq!(count(give(&several, true)), Some((2, false)));
 }

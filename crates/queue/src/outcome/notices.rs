@@ -141,5 +141,6 @@ fn notice(config: &Config, id: MessageId, due: Due<'_>, content: Bytes, now: Off
         key: None,
         content: Content::Here(report.to_bytes().into()),
         repeated: false,
+        routed: Vec::new(),
     }
 }

@@ -169,8 +169,12 @@ impl Queue {
     }
 
     pub(crate) async fn worker(&self, kind: work::WorkKind, credits: u32, max_batch: u32) -> Worker {
+        let hello = work::Hello { kind: kind.into(), worker: "test".into(), max_batch, takes_early: false };
+        self.worker_that_says(hello, credits).await
+    }
+
+    pub(crate) async fn worker_that_says(&self, hello: work::Hello, credits: u32) -> Worker {
         let (requests, receiver) = mpsc::channel(64);
-        let hello = work::Hello { kind: kind.into(), worker: "test".into(), max_batch };
         send(&requests, work::work_request::Request::Hello(hello)).await;
         send(&requests, work::work_request::Request::Credit(work::Credit { batches: credits })).await;
         let mut client = WorkServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);

@@ -6,6 +6,7 @@ mod asks_for_a_key;
 mod carries_many;
 mod common;
 mod expands;
+mod goes_early;
 mod is_fair;
 mod leases;
 mod operators;

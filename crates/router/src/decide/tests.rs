@@ -299,8 +299,17 @@ fn what_is_accepted_is_what_may_be_delivered() {
                 Err(keys) => keys.iter().for_each(|key| world.answer(key, &mut known)),
             }
         };
+        if let Verdict::Ours(Some(target)) = &acceptance.verdict {
+            let decided = match decide(&recipient, &ReversePath::Null, &known, &policy()) {
+                Step::Done(decided) => decided,
+                Step::Need(keys) => panic!("{recipient}: {keys:?}"),
+            };
+            assert_eq!(decided, std::slice::from_ref(target), "{recipient}: the same as is decided later");
+        }
+        let is_mailbox = matches!(acceptance.verdict, Verdict::Ours(Some(_)));
+        assert_eq!(is_mailbox, recipient.local().starts_with("alice"), "{recipient}");
         let got = match acceptance.verdict {
-            Verdict::Ours => "ours".into(),
+            Verdict::Ours(_) => "ours".into(),
             Verdict::Relay => "relay".into(),
             Verdict::Refused(status) => format!("{} {}", status.code(), status.enhanced()),
         };

@@ -28,7 +28,7 @@ pub(crate) struct Routing {
     pub(crate) router: Arc<Router>,
     /// How long what is said of a key may be kept.
     pub(crate) keys_for: Duration,
-    /// How long it may be kept that mail for an address is taken.
+    /// How long it may be kept where mail for an address goes.
     pub(crate) recipients_for: Duration,
 }
 
@@ -163,7 +163,10 @@ fn verified(acceptance: Acceptance, taken_for: Duration) -> wire::VerifyResult {
     let is_taken = !matches!(verdict, Verdict::Refused(_));
     let cache_for = is_taken.then(|| posthorn_api::duration(taken_for));
     let result = match verdict {
-        Verdict::Ours => Wire::Local(wire::LocalRecipient { tenant_id: tenant_id.clone() }),
+        Verdict::Ours(target) => Wire::Local(wire::LocalRecipient {
+            tenant_id: tenant_id.clone(),
+            target: target.map(crate::work::target),
+        }),
         Verdict::Relay => Wire::Relay(wire::RelayRecipient {}),
         Verdict::Refused(status) => Wire::Refused(status.into()),
     };

@@ -68,7 +68,8 @@ fn malformed(recipient: &wire::ItemRecipient, reason: &posthorn_mail::AddressErr
     wire::RouteResult { recipient_no: recipient.recipient_no, targets: vec![target] }
 }
 
-fn target(target: Target) -> wire::RouteTarget {
+/// As the queue is told.
+pub(crate) fn target(target: Target) -> wire::RouteTarget {
     use wire::route_target::Decision as Wire;
     let decision = match target.decision {
         Decision::Local { account_id, tenant_id, quota_bytes } => Wire::Local(wire::LocalTarget {

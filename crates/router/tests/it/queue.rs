@@ -138,6 +138,7 @@ impl Worker {
             lease: Some(posthorn_api::duration(lease)),
             items: messages.iter().map(|recipients| item(recipients)).collect(),
             destination: String::new(),
+            early: false,
         };
         self.say(Said::Batch(batch));
     }

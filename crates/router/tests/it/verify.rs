@@ -66,5 +66,11 @@ async fn whose_a_domain_is_does_not_depend_on_the_user() {
     assert_eq!(tenants, ["default", "default", "", ""]);
     let kept: Vec<bool> = results.iter().map(|result| result.cache_for.is_some()).collect();
     assert_eq!(kept, [true, false, true, false], "only what may be taken is to be kept");
+    let target = |result: &wire::VerifyResult| match &result.result {
+        Some(wire::verify_result::Result::Local(local)) => Some(local.target.as_ref()?.address.clone()),
+        _ => None,
+    };
+    let targets: Vec<_> = results.iter().map(target).collect();
+    assert_eq!(targets, [Some("alice@example.test".to_owned()), None, None, None]);
     router.stop().await;
 }

@@ -27,6 +27,7 @@ struct Hands(mpsc::UnboundedSender<Leased>);
 impl Work for Hands {
     const KIND: WorkKind = WorkKind::Local;
     const STALE: &'static str = "stale";
+    const TAKES_EARLY: bool = true;
 
     fn max_batch(&self) -> u32 {
         10
@@ -258,4 +259,24 @@ async fn stopping_waits_for_a_queue_that_is_away_no_longer_than_patience() {
     assert!(!worker.running.is_finished(), "it has something to tell");
     worker.patience.cancel();
     worker.ends().await;
+}
+
+#[tokio::test]
+async fn an_early_item_is_kept_or_not_and_a_broken_stream_does_not_say() {
+    let (mut worker, _queue, stream) = start().await;
+    stream.give("late", 1);
+    assert!(worker.next().await.early.is_none());
+    for (token, is_kept) in [("kept", true), ("lost", false)] {
+        stream.give_early(token);
+        let leased = worker.next().await;
+        let mut early = leased.early.clone().unwrap();
+        let unknown = tokio::time::timeout(Duration::from_millis(50), early.known()).await;
+        assert!(unknown.is_err(), "nothing was said");
+        stream.keep(token, is_kept);
+        assert_eq!((early.known().await, early.known().await), (is_kept, is_kept));
+    }
+    stream.give_early("broken");
+    let mut early = worker.next().await.early.clone().unwrap();
+    drop(stream);
+    assert!(!tokio::time::timeout(LIMIT, early.known()).await.expect("it is told in time"));
 }

@@ -59,7 +59,7 @@ impl Queue {
         let next = tokio::time::timeout(LIMIT, self.streams.recv()).await;
         let mut stream = next.expect("a worker connects in time").unwrap();
         let Some(Asked::Hello(hello)) = stream.next().await else { panic!("it begins with no Hello") };
-        assert_eq!((hello.kind(), hello.max_batch), (wire::WorkKind::Local, 10));
+        assert_eq!((hello.kind(), hello.max_batch, hello.takes_early), (wire::WorkKind::Local, 10, true));
         stream
     }
 
@@ -108,12 +108,26 @@ impl Stream {
     }
 
     pub(crate) fn give_for(&self, token: &'static str, items: u8, lease: Duration) {
+        self.give_batch(token, items, lease, false);
+    }
+
+    /// An item that is not in the ledger yet.
+    pub(crate) fn give_early(&self, token: &'static str) {
+        self.give_batch(token, 1, Duration::from_secs(60), true);
+    }
+
+    pub(crate) fn keep(&self, token: &'static str, is_kept: bool) {
+        self.say(Said::Kept(wire::Kept { token: Bytes::from_static(token.as_bytes()), is_kept }));
+    }
+
+    fn give_batch(&self, token: &'static str, items: u8, lease: Duration, early: bool) {
         let item = |n| wire::Item { message_id: Bytes::from(vec![n; 16]), ..wire::Item::default() };
         self.say(Said::Batch(wire::Batch {
             token: Bytes::from_static(token.as_bytes()),
             lease: Some(posthorn_api::duration(lease)),
             items: (0..items).map(item).collect(),
             destination: String::new(),
+            early,
         }));
     }
 

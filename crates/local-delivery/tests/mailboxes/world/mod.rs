@@ -278,6 +278,7 @@ pub(crate) fn batch(items: Vec<Item>) -> Batch {
         lease: Some(posthorn_api::duration(Duration::from_secs(60))),
         items,
         destination: String::new(),
+        early: false,
     }
 }
 

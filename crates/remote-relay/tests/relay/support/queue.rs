@@ -66,6 +66,7 @@ impl Queue {
             lease: Some(posthorn_api::duration(lease)),
             items,
             destination: "the destination".to_owned(),
+            early: false,
         };
         self.0.batches.lock().unwrap().push(batch);
         self.0.given.notify_one();

@@ -1,0 +1,38 @@
+//! Delivery of what is not in the queue's ledger yet: all but the commit is done while it is written there, so that what
+//! is alone on an idle system waits for one of the two after the other, not for both.
+
+use posthorn_database::Standing;
+use sqlx::Executor as _;
+use time::OffsetDateTime;
+
+use super::deliver::Delivered;
+use super::deliver_here::deliver_here;
+use crate::placement::Arrival;
+
+/// Puts `arrivals` into their mailbox once `kept` says that the ledger has their message. `None`, and nothing was done,
+/// where it says that it has not, or where they do not all go into one folder of one mailbox in the plain way. While it is
+/// waited for, the mailbox is locked.
+///
+/// What has failed may be done all the same, once the message was kept: it is delivered again, which changes nothing (R4).
+pub(crate) async fn deliver_early(
+    standing: &Standing,
+    arrivals: &[&Arrival],
+    at: OffsetDateTime,
+    kept: impl Future<Output = bool>,
+) -> sqlx::Result<Option<Delivered>> {
+    standing
+        .with(async |connection| {
+            connection.execute("BEGIN").await?;
+            match deliver_here(connection, arrivals, at, None).await? {
+                Some(delivered) if kept.await => {
+                    connection.execute("COMMIT").await?;
+                    Ok(Some(delivered))
+                }
+                _ => {
+                    connection.execute("ROLLBACK").await?;
+                    Ok(None)
+                }
+            }
+        })
+        .await
+}
