@@ -105,7 +105,6 @@ fn fitting(items: &[(Item, u8)], messages: &HashMap<MessageId, Message>) -> usiz
 
 pub(crate) fn work_item(message: &Message, recipients: impl Iterator<Item = Recipient>) -> WorkItem {
     WorkItem {
-        header: bytes::Bytes::new(),
         message_id: message_id_bytes(message.id),
         sender: message.sender.clone(),
         body: wire::Body::from(message.body).into(),
@@ -117,6 +116,7 @@ pub(crate) fn work_item(message: &Message, recipients: impl Iterator<Item = Reci
         traceparent: message.traceparent.clone(),
         recipients: recipients.map(work_recipient).collect(),
         content: None,
+        header: Bytes::new(),
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Ways {
 pub(crate) fn connect(database: &Database, writers: usize) -> Result<Ways, sqlx::Error> {
     let options = database.options("posthorn-local-delivery")?;
     let writers = u32::try_from(writers).unwrap_or(u32::MAX);
-    let others = database.max_connections.saturating_sub(writers + 1);
+    let others = database.max_connections.saturating_sub(writers).saturating_sub(1);
     let reading = (others / 2).max(1);
     Ok(Ways {
         writing: Arc::new(database.standing(options.clone(), writers)),

@@ -1,9 +1,11 @@
-use posthorn_mail::{EnhancedStatus, Notify, Status};
+use posthorn_mail::{EnhancedStatus, Notify, Outcome, Status};
+use time::OffsetDateTime;
 
 use super::*;
-use crate::message::State;
-use crate::outcome::route::Target;
+use crate::message::{Moment, Place, Recipient, State};
+use crate::outcome::route::{Routed, Target, Verdict};
 use crate::retry::Policy;
+use crate::spool::Message;
 
 const LEASE: Duration = Duration::from_secs(60);
 
