@@ -4,15 +4,19 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moka::sync::Cache;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_api::work::v1::RouteTarget;
 use posthorn_mail::{Address, EnhancedStatus, Envelope, Recipient, ReversePath, Status};
-use posthorn_service::{Channel, gather};
+use posthorn_service::{Channel, Error, connect, gather, replicas};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Handover;
+use crate::admission::remembered::Remembered;
+
+mod changes;
+mod remembered;
 
 /// What the router says about a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +30,14 @@ pub(crate) enum Place {
 }
 
 /// What the router says about an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Known {
     place: Place,
     /// Whose domain it is in, where that is one of ours; empty otherwise.
     tenant: String,
-    /// Where its mail goes, if it is itself a mailbox here; and how long to go by that without asking again.
-    target: Option<Arc<RouteTarget>>,
+    /// Where its mail goes, if it is itself a mailbox here.
+    target: Option<RouteTarget>,
+    /// How long this holds without asking again.
     good_for: Duration,
 }
 
@@ -47,12 +52,12 @@ pub(crate) struct Judged {
 
 /// Whether mail to a recipient is taken from this client. Ours are taken from everybody, others only from those for
 /// whom mail is relayed (an open relay carries the world's spam).
-pub(crate) fn decide(place: Place, may_relay: bool) -> Verdict {
+pub(crate) fn decide(place: &Place, may_relay: bool) -> Verdict {
     match place {
         Place::Local => Ok(()),
         Place::Relay if may_relay => Ok(()),
         Place::Relay => Err(Status::new(550, EnhancedStatus::new(5, 7, 1), "Relaying is not allowed")),
-        Place::Refused(status) => Err(status),
+        Place::Refused(status) => Err(status.clone()),
     }
 }
 
@@ -80,28 +85,33 @@ pub(crate) struct Admission {
     router: RoutingServiceClient<Channel>,
     timeout: Duration,
     questions: mpsc::Sender<Question>,
-    /// Where the router has said that mail for an address goes, and until when to go by it.
-    said: Cache<String, (Arc<RouteTarget>, Instant)>,
+    remembered: Arc<Remembered>,
+    /// Hears when to forget it.
+    _hearing: Arc<AbortOnDropHandle<()>>,
 }
 
 /// What a session asks.
 #[derive(Debug)]
 struct Question {
     addresses: Vec<String>,
-    answer: oneshot::Sender<Result<Vec<Known>, tonic::Status>>,
+    answer: oneshot::Sender<Result<Vec<Arc<Known>>, tonic::Status>>,
 }
 
 impl Admission {
-    /// Starts the tasks that call the router; they end with the last clone. Must be called within a tokio runtime.
-    pub(crate) fn new(router: Channel, config: &Handover) -> Self {
+    /// Starts the tasks that call the router at this URL; they end with the last clone. Must be called within a tokio
+    /// runtime.
+    pub(crate) fn new(router: &str, config: &Handover) -> Result<Self, Error> {
         let timeout = config.verify_timeout;
-        let router = RoutingServiceClient::new(router);
+        let remembered = Arc::new(Remembered::new(config.verified));
+        let hearing = tokio::spawn(changes::hear(replicas(router)?, remembered.clone()));
+        let router = RoutingServiceClient::new(connect(router)?);
         let (questions, waiting) = mpsc::channel(RECIPIENTS);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..CALLS {
             tokio::spawn(ask(router.clone(), timeout, Arc::clone(&waiting)));
         }
-        Self { router, timeout, questions, said: Cache::new(config.verified) }
+        let hearing = Arc::new(AbortOnDropHandle::new(hearing));
+        Ok(Self { router, timeout, questions, remembered, _hearing: hearing })
     }
 
     /// One verdict per recipient, in order.
@@ -121,15 +131,14 @@ impl Admission {
         let mut known = self.known(asked.collect()).await?;
         let recipients = known.split_off(authors.len());
         let verdicts = judge(&envelope.sender, &envelope.recipients, recipients, true);
-        Ok(Judged { owners: known.into_iter().map(|author| author.tenant).collect(), verdicts })
+        Ok(Judged { owners: known.into_iter().map(|author| author.tenant.clone()).collect(), verdicts })
     }
 
-    /// Where mail for these goes, one each and in order, if it is known of all of them by what the router has just said;
-    /// none otherwise.
+    /// Where mail for these goes, one each and in order, if it is known of all of them by what the router has said; none
+    /// otherwise.
     pub(crate) fn routed<'a>(&self, recipients: impl Iterator<Item = &'a str>) -> Vec<RouteTarget> {
         let now = Instant::now();
-        let said = |address| self.said.get(address).filter(|(_, until)| now < *until);
-        let targets = recipients.map(|address| Some(said(address)?.0.as_ref().clone()));
+        let targets = recipients.map(|address| self.remembered.get(address, now)?.target.clone());
         targets.collect::<Option<_>>().unwrap_or_default()
     }
 
@@ -142,25 +151,24 @@ impl Admission {
         answer(self.timeout, call).await
     }
 
-    async fn known(&self, addresses: Vec<String>) -> Result<Vec<Known>, Away> {
-        let now = Instant::now();
-        let known = self.ask(addresses.clone()).await.map_err(|status| {
-            tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
-            metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
-            Away
-        })?;
-        for (address, known) in addresses.into_iter().zip(&known) {
-            match &known.target {
-                Some(target) if !known.good_for.is_zero() => {
-                    self.said.insert(address, (target.clone(), now + known.good_for));
-                }
-                _ => self.said.invalidate(&address),
+    /// What is remembered, and for the rest what the router says now.
+    async fn known(&self, addresses: Vec<String>) -> Result<Vec<Arc<Known>>, Away> {
+        let asked = (self.remembered.generation(), Instant::now());
+        let mut known: Vec<_> = addresses.iter().map(|a| self.remembered.get(a, asked.1)).collect();
+        let unknown = || addresses.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let unknown: Vec<String> = unknown().map(|(address, _)| address.clone()).collect();
+        metrics::counter!("posthorn_ingress_recipients_remembered_total")
+            .increment((addresses.len() - unknown.len()) as u64);
+        if !unknown.is_empty() {
+            let mut said = self.ask(unknown).await.map_err(away)?.into_iter();
+            for (address, known) in addresses.into_iter().zip(&mut known).filter(|(_, k)| k.is_none()) {
+                *known = said.next().inspect(|said| self.remembered.keep(asked, address, said));
             }
         }
-        Ok(known)
+        Ok(known.into_iter().flatten().collect())
     }
 
-    async fn ask(&self, addresses: Vec<String>) -> Result<Vec<Known>, tonic::Status> {
+    async fn ask(&self, addresses: Vec<String>) -> Result<Vec<Arc<Known>>, tonic::Status> {
         let gone = || tonic::Status::internal("nobody asks the router any more");
         let (answer, answered) = oneshot::channel();
         self.questions.send(Question { addresses, answer }).await.map_err(|_| gone())?;
@@ -168,13 +176,24 @@ impl Admission {
     }
 }
 
+fn away(status: tonic::Status) -> Away {
+    tracing::warn!(code = ?status.code(), reason = status.message(), "the router does not answer");
+    metrics::counter!("posthorn_ingress_router_failures_total").increment(1);
+    Away
+}
+
 fn addresses(recipients: &[Recipient]) -> impl Iterator<Item = String> {
     recipients.iter().map(|recipient| recipient.address.to_string())
 }
 
 /// One verdict a recipient, in order; refusals are counted.
-fn judge(sender: &ReversePath, recipients: &[Recipient], known: Vec<Known>, may_relay: bool) -> Vec<Verdict> {
-    let verdicts: Vec<_> = known.into_iter().map(|known| decide(known.place, may_relay)).collect();
+fn judge(
+    sender: &ReversePath,
+    recipients: &[Recipient],
+    known: Vec<Arc<Known>>,
+    may_relay: bool,
+) -> Vec<Verdict> {
+    let verdicts: Vec<_> = known.into_iter().map(|known| decide(&known.place, may_relay)).collect();
     for (recipient, verdict) in recipients.iter().zip(&verdicts) {
         if let Err(status) = verdict {
             tracing::debug!(recipient = %recipient.address, %sender, %status, "a recipient is refused");
@@ -216,7 +235,7 @@ async fn call(
     router: &RoutingServiceClient<Channel>,
     timeout: Duration,
     recipients: Vec<String>,
-) -> Result<Vec<Known>, tonic::Status> {
+) -> Result<Vec<Arc<Known>>, tonic::Status> {
     let asked = recipients.len();
     let call = || {
         let (mut router, recipients) = (router.clone(), recipients.clone());
@@ -226,7 +245,7 @@ async fn call(
     if answer.results.len() != asked {
         return Err(tonic::Status::internal("the router answered for another number of recipients"));
     }
-    answer.results.into_iter().map(known).collect()
+    answer.results.into_iter().map(|result| known(result).map(Arc::new)).collect()
 }
 
 /// Asks, and once more where not the router said why it did not answer, but the connection broke: that replica has just
@@ -257,7 +276,7 @@ fn known(result: wire::VerifyResult) -> Result<Known, tonic::Status> {
         Some(Wire::Local(local)) => {
             // An older router says it here alone.
             tenant = local.tenant_id;
-            target = local.target.map(Arc::new);
+            target = local.target;
             Place::Local
         }
         Some(Wire::Relay(_)) => Place::Relay,
@@ -278,9 +297,9 @@ mod tests {
     #[tokio::test]
     async fn a_router_that_goes_while_it_is_asked_is_asked_once_more() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let channel =
-            posthorn_service::connect(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let admission = Admission::new(channel, &crate::Config::load(&Sources::default()).unwrap().handover);
+        let router = format!("http://{}", listener.local_addr().unwrap());
+        let config = crate::Config::load(&Sources::default()).unwrap();
+        let admission = Admission::new(&router, &config.handover).unwrap();
         let asking = tokio::spawn(async move { admission.verify_key("key").await });
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -312,7 +331,7 @@ mod tests {
             (Place::Refused(unknown.clone()), true, Some(550)),
             (Place::Refused(Away.status()), false, Some(451)),
         ] {
-            let verdict = decide(place.clone(), may_relay);
+            let verdict = decide(&place, may_relay);
             assert_eq!(verdict.err().map(|status| status.code()), code, "{place:?} {may_relay}");
         }
     }

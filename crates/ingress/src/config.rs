@@ -124,7 +124,7 @@ pub struct Handover {
     /// For the router's answer.
     #[serde(deserialize_with = "setting::period")]
     pub verify_timeout: Duration,
-    /// Addresses of which it is remembered where their mail goes.
+    /// Addresses of which it is remembered what the router said.
     pub verified: u64,
 }
 

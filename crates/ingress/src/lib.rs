@@ -35,7 +35,7 @@ pub fn run(config: Config, process: Process) -> Running {
 }
 
 async fn compose(config: Config, process: Process) -> Result<(), Error> {
-    let admission = admission::Admission::new(connect(&config.router)?, &config.handover);
+    let admission = admission::Admission::new(&config.router, &config.handover)?;
     let handover = handover::Handover::start(connect(&config.queue)?, &config.handover);
     let rules = |completes| Rules {
         hostname: config.hostname.to_string(),

@@ -3,7 +3,8 @@
 //! Postgres tells every router of every change ([`crate::listen`]); what changed is forgotten. Two races are closed
 //! here. A look-up that was under way while its key changed may hold the old state: it notes the generation before it
 //! asks and keeps its answer only if nothing was forgotten since. And while the connection that tells of changes is
-//! down, nothing is kept, and what was kept is believed for a moment only.
+//! down, nothing is kept, and what was kept is believed for a moment only. Others who keep what was said
+//! ([`crate::watchers`]) have no such moment: they are told at once.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache as Moka;
 use posthorn_mail::Domain;
+use tokio::sync::watch;
 
 use crate::config;
 use crate::directory::keys;
@@ -26,8 +28,10 @@ pub(crate) struct Cache {
     mailboxes: Moka<MailboxName, Kept<Entry>>,
     routes: Moka<Domain, Kept<StaticRoute>>,
     keys: Moka<[u8; 32], Kept<keys::Row>>,
-    /// How many times something was forgotten.
+    /// How many times something was to be forgotten.
     generation: AtomicU64,
+    /// How many times something has been forgotten.
+    forgotten: watch::Sender<u64>,
     start: Instant,
     /// Milliseconds after `start` until which what is kept is believed; 0: not at all.
     believed_until: AtomicU64,
@@ -83,6 +87,7 @@ impl Cache {
             routes: Moka::new(config.entries),
             keys: Moka::new(config.entries),
             generation: AtomicU64::new(0),
+            forgotten: watch::Sender::new(0),
             start: Instant::now(),
             believed_until: AtomicU64::new(0),
             grace: config.grace,
@@ -102,13 +107,24 @@ impl Cache {
 
     /// Changes are not told any more.
     pub(crate) fn disconnected(&self) {
-        if self.believed_until.load(Ordering::SeqCst) == u64::MAX {
+        if self.is_told() {
             self.believed_until.store(self.millis() + millis(self.grace), Ordering::SeqCst);
+            self.tell();
         }
     }
 
-    /// Drops what a change made old.
-    pub(crate) fn forget(&self, change: &Change) {
+    /// Whether changes are being told.
+    pub(crate) fn is_told(&self) -> bool {
+        self.believed_until.load(Ordering::SeqCst) == u64::MAX
+    }
+
+    /// How many times something has been forgotten: for those who keep what was said out of this cache.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.forgotten.subscribe()
+    }
+
+    /// Drops what a change made old; how many times that has been done.
+    pub(crate) fn forget(&self, change: &Change) -> u64 {
         self.generation.fetch_add(1, Ordering::SeqCst);
         match change {
             Change::Domain(name) => self.domains.invalidate(name),
@@ -122,6 +138,17 @@ impl Cache {
                 self.keys.invalidate_all();
             }
         }
+        // Only now: whoever is told may ask again at once.
+        self.tell()
+    }
+
+    fn tell(&self) -> u64 {
+        let mut now = 0;
+        self.forgotten.send_modify(|times| {
+            *times += 1;
+            now = *times;
+        });
+        now
     }
 
     pub(crate) fn domain(&self, name: &Domain) -> Option<Kept<OurDomain>> {
@@ -172,7 +199,7 @@ impl Cache {
         K: Hash + Eq + Clone + Send + Sync + 'static,
         T: Send + Sync + 'static,
     {
-        if self.believed_until.load(Ordering::SeqCst) != u64::MAX || self.begin().0 != began.0 {
+        if !self.is_told() || self.begin().0 != began.0 {
             return;
         }
         cache.insert(key.clone(), value);

@@ -65,7 +65,7 @@ pub struct Cache {
     /// How long other services may keep what they were told of an API key.
     #[serde(deserialize_with = "setting::length")]
     pub keys: Duration,
-    /// How long other services may keep it where mail for an address goes.
+    /// How long those who are told of changes may keep what they were told of an address.
     #[serde(deserialize_with = "setting::length")]
     pub recipients: Duration,
 }

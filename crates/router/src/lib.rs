@@ -13,6 +13,7 @@ mod mx;
 mod refusal;
 mod router;
 mod secret;
+mod watchers;
 mod work;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
             router,
             keys_for: config.cache.keys,
             recipients_for: config.cache.recipients,
+            shutdown: process.shutdown.clone(),
         }))
         .serve(&config.listen, &process)
         .await;

@@ -10,7 +10,7 @@ use posthorn_mail::{Address, Domain, Host, ReversePath, Status};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Change};
 use crate::config;
 use crate::decide::{Acceptance, Policy, Step, Target, accept, decide};
 use crate::directory::{Error, keys, lookup};
@@ -18,6 +18,7 @@ use crate::dns::{Destination, Dns};
 use crate::known::{DestinationAnswer, Entry, Key, MailboxName, OurDomain, Snapshot, StaticRoute};
 use crate::refusal;
 use crate::secret;
+use crate::watchers::Watchers;
 
 /// How many keys one statement asks for.
 const KEYS_A_STATEMENT: usize = 2_000;
@@ -33,6 +34,7 @@ const TARGETS_A_MESSAGE: usize = 50_000;
 pub(crate) struct Router {
     pub(crate) pool: PgPool,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) watchers: Arc<Watchers>,
     pub(crate) policy: Policy,
     dns: Dns,
     /// What the DNS came to a moment ago, so that a burst of messages for one domain asks once.
@@ -74,7 +76,12 @@ impl Router {
         let recent = moka::future::Cache::builder()
             .max_capacity(config.cache_entries)
             .expire_after(Recent { trouble: config.trouble });
-        Self { pool, cache, policy, dns, recent: recent.build() }
+        Self { pool, cache, watchers: Arc::default(), policy, dns, recent: recent.build() }
+    }
+
+    /// Forgets what a change made old, here and where answers are kept.
+    pub(crate) async fn change(&self, change: &Change) {
+        self.watchers.confirm(self.cache.forget(change)).await;
     }
 
     /// Decides for each recipient of a message, in their order. What one of them needs is looked up together with what

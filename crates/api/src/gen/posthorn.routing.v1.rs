@@ -16,8 +16,8 @@ pub struct VerifyResult {
     /// Whose domain it is in, where that is one of ours, whether there is such a user or not. Empty otherwise.
     #[prost(string, tag = "4")]
     pub tenant_id: ::prost::alloc::string::String,
-    /// How long the caller may go by LocalRecipient.target; whether mail is taken, it asks each time. Never set where the
-    /// recipient is refused.
+    /// How long the caller may keep the answer, unless it is told before that the directory has changed (WatchDirectory).
+    /// Absent: not at all, as where the recipient is refused.
     #[prost(message, optional, tag = "5")]
     pub cache_for: ::core::option::Option<::prost_types::Duration>,
     #[prost(oneof = "verify_result::Result", tags = "1, 2, 3")]
@@ -153,6 +153,18 @@ pub struct VerifyKeyResponse {
     /// How long the answer may be kept.
     #[prost(message, optional, tag = "4")]
     pub cache_for: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDirectoryRequest {
+    /// The last response after which the caller forgot what it had kept.
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDirectoryResponse {
+    /// Grows with each change; means nothing to another replica, or after a restart.
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
 }
 /// Generated client implementations.
 pub mod routing_service_client {
@@ -395,6 +407,41 @@ pub mod routing_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Tells of changes of the directory, as long as the stream lasts: once at the beginning, and then after each change or
+        /// several. Whoever keeps what Verify said holds one to each replica, keeps nothing while one of them is not open, and
+        /// confirms each response once it has forgotten what it kept. A change made by way of this replica is answered when
+        /// those who watch it have confirmed, or after a second. The stream ends when the replica stops.
+        pub async fn watch_directory(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::WatchDirectoryRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchDirectoryResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/posthorn.routing.v1.RoutingService/WatchDirectory",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "posthorn.routing.v1.RoutingService",
+                        "WatchDirectory",
+                    ),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -451,6 +498,23 @@ pub mod routing_service_server {
             request: tonic::Request<super::VerifyKeyRequest>,
         ) -> std::result::Result<
             tonic::Response<super::VerifyKeyResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchDirectory method.
+        type WatchDirectoryStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchDirectoryResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Tells of changes of the directory, as long as the stream lasts: once at the beginning, and then after each change or
+        /// several. Whoever keeps what Verify said holds one to each replica, keeps nothing while one of them is not open, and
+        /// confirms each response once it has forgotten what it kept. A change made by way of this replica is answered when
+        /// those who watch it have confirmed, or after a second. The stream ends when the replica stops.
+        async fn watch_directory(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::WatchDirectoryRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchDirectoryStream>,
             tonic::Status,
         >;
     }
@@ -758,6 +822,55 @@ pub mod routing_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/posthorn.routing.v1.RoutingService/WatchDirectory" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchDirectorySvc<T: RoutingService>(pub Arc<T>);
+                    impl<
+                        T: RoutingService,
+                    > tonic::server::StreamingService<super::WatchDirectoryRequest>
+                    for WatchDirectorySvc<T> {
+                        type Response = super::WatchDirectoryResponse;
+                        type ResponseStream = T::WatchDirectoryStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::WatchDirectoryRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RoutingService>::watch_directory(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchDirectorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use posthorn_testkit::smtp_client::SmtpClient;
+use posthorn_testkit::wait;
 
 use crate::queue::Mood;
-use crate::world::{World, check};
+use crate::world::{PATIENCE, World, check};
 
 #[tokio::test]
 async fn unknown_recipients_are_refused_in_the_routers_words() -> Result<()> {
@@ -56,12 +57,35 @@ async fn without_a_router_the_client_is_told_later() -> Result<()> {
     Ok(())
 }
 
-/// What is remembered of an address goes with a message; whether it is taken, the router is asked each time.
 #[tokio::test]
-async fn the_router_is_asked_for_each_recipient() -> Result<()> {
+async fn an_answer_is_remembered_until_the_directory_changes() -> Result<()> {
     let world = World::start().await;
     let mut client = world.client().await;
     client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    client.expect("RCPT TO:<remembered@example.test>", 250).await?;
+    world.router.deserted.store(true, Ordering::SeqCst);
+    client.expect("RCPT TO:<remembered@example.test>", 250).await?;
+    check(&client.command("RCPT TO:<alice@example.test>").await?, 550, "5.1.1")?;
+    world.router.change().await;
+    check(&client.command("RCPT TO:<remembered@example.test>").await?, 550, "5.1.1")?;
+    Ok(())
+}
+
+/// The router may be one that does not tell of changes.
+#[tokio::test]
+async fn a_router_that_tells_of_no_change_is_asked_for_each_recipient() -> Result<()> {
+    let world = World::start().await;
+    let mut client = world.client().await;
+    client.expect("MAIL FROM:<bob@example.net>", 250).await?;
+    client.expect("RCPT TO:<remembered@example.test>", 250).await?;
+    world.router.deserted.store(true, Ordering::SeqCst);
+    world.router.fall_silent();
+    wait::until("the answer to be forgotten", PATIENCE, async || {
+        let reply = client.command("RCPT TO:<remembered@example.test>").await.unwrap();
+        (reply.code == 550).then_some(())
+    })
+    .await;
+    world.router.deserted.store(false, Ordering::SeqCst);
     client.expect("RCPT TO:<remembered@example.test>", 250).await?;
     world.router.deserted.store(true, Ordering::SeqCst);
     check(&client.command("RCPT TO:<remembered@example.test>").await?, 550, "5.1.1")?;

@@ -1,7 +1,7 @@
 //! A router that knows by the address what to say.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use posthorn_api::mail::v1 as mail;
@@ -10,7 +10,13 @@ use posthorn_api::routing::v1::routing_service_server::RoutingService;
 use posthorn_api::routing::v1::verify_result::Result as Verdict;
 use posthorn_api::work::v1::route_target::Decision;
 use posthorn_api::work::v1::{LocalTarget, RouteTarget};
-use tonic::{Request, Response, Status};
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::WatchStream;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::world::PATIENCE;
 
 /// `unknown…@example.test` does not exist, the rest of `example.test` is local, `later@` is not known yet, all other
 /// domains are others'.
@@ -19,6 +25,43 @@ pub(crate) struct PlayedRouter {
     pub(crate) away: Arc<AtomicBool>,
     /// Nobody is there any more.
     pub(crate) deserted: Arc<AtomicBool>,
+    changes: Arc<Changes>,
+}
+
+#[derive(Debug)]
+struct Changes {
+    /// `None`: they are not told.
+    told: Mutex<Option<watch::Sender<u64>>>,
+    /// The last that ingress has confirmed.
+    confirmed: watch::Sender<u64>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { told: Mutex::new(Some(watch::Sender::new(1))), confirmed: watch::Sender::new(0) }
+    }
+}
+
+impl PlayedRouter {
+    /// Waits until ingress has confirmed all changes.
+    pub(crate) async fn confirmed(&self) {
+        let told = *self.changes.told.lock().unwrap().as_ref().expect("changes are told").borrow();
+        let mut confirmed = self.changes.confirmed.subscribe();
+        let confirmed = confirmed.wait_for(|confirmed| *confirmed == told);
+        tokio::time::timeout(PATIENCE, confirmed).await.unwrap().unwrap();
+    }
+
+    /// Tells of a change, and waits until it is confirmed.
+    pub(crate) async fn change(&self) {
+        let tell = |told: &watch::Sender<u64>| told.send_modify(|generation| *generation += 1);
+        self.changes.told.lock().unwrap().as_ref().map(tell).expect("changes are told");
+        self.confirmed().await;
+    }
+
+    /// Tells of no change any more.
+    pub(crate) fn fall_silent(&self) {
+        *self.changes.told.lock().unwrap() = None;
+    }
 }
 
 #[tonic::async_trait]
@@ -68,6 +111,24 @@ impl RoutingService for PlayedRouter {
         Err(Status::unimplemented("ingress has no business here"))
     }
 
+    type WatchDirectoryStream = BoxStream<wire::WatchDirectoryResponse>;
+
+    async fn watch_directory(
+        &self,
+        request: Request<Streaming<wire::WatchDirectoryRequest>>,
+    ) -> Result<Response<Self::WatchDirectoryStream>, Status> {
+        let told = self.changes.told.lock().unwrap().as_ref().map(watch::Sender::subscribe);
+        let told = WatchStream::new(told.ok_or_else(|| Status::unimplemented("changes are not told"))?);
+        let (changes, mut requests) = (self.changes.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = requests.message().await {
+                changes.confirmed.send_replace(request.generation);
+            }
+        });
+        let told = told.map(|generation| Ok(wire::WatchDirectoryResponse { generation }));
+        Ok(Response::new(Box::pin(told)))
+    }
+
     async fn resolve_mailbox(
         &self,
         _: Request<wire::ResolveMailboxRequest>,
@@ -98,7 +159,6 @@ fn verdict(recipient: &str) -> wire::VerifyResult {
         Some((_, "tenant-1.test")) => "tenant-1",
         _ => "",
     };
-    // Mail for those that are remembered is taken, whatever becomes of them.
     let is_remembered = recipient.starts_with("remembered");
     let cache_for = is_remembered.then(|| posthorn_api::duration(Duration::from_secs(3600)));
     wire::VerifyResult { result: Some(verdict), tenant_id: tenant_id.into(), cache_for }

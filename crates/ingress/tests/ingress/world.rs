@@ -76,6 +76,7 @@ impl World {
         let running = tokio::spawn(posthorn_ingress::run(config, process.clone()));
         let mut ready = process.ready.watch();
         tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await.unwrap().unwrap();
+        router.confirmed().await;
         Self { smtp, submission, grpc, router, queue, process, running }
     }
 

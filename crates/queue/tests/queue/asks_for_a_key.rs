@@ -9,7 +9,8 @@ use posthorn_api::routing::v1 as routing;
 use posthorn_api::routing::v1::routing_service_server::{RoutingService, RoutingServiceServer};
 use posthorn_api::trace::v1 as trace;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::common::{LIMIT, Queue, Stores, message};
 
@@ -67,6 +68,15 @@ impl RoutingService for Router {
         &self,
         _: Request<routing::ResolveMailboxRequest>,
     ) -> Result<Response<routing::ResolveMailboxResponse>, Status> {
+        Err(Status::unimplemented("not for the queue"))
+    }
+
+    type WatchDirectoryStream = BoxStream<routing::WatchDirectoryResponse>;
+
+    async fn watch_directory(
+        &self,
+        _: Request<Streaming<routing::WatchDirectoryRequest>>,
+    ) -> Result<Response<Self::WatchDirectoryStream>, Status> {
         Err(Status::unimplemented("not for the queue"))
     }
 }

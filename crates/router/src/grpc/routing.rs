@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use posthorn_api::error::invalid;
 use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_server::RoutingService;
 use posthorn_mail::Address;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{failed, field};
@@ -28,8 +31,10 @@ pub(crate) struct Routing {
     pub(crate) router: Arc<Router>,
     /// How long what is said of a key may be kept.
     pub(crate) keys_for: Duration,
-    /// How long it may be kept where mail for an address goes.
+    /// How long what is said of an address may be kept by those who are told of changes.
     pub(crate) recipients_for: Duration,
+    /// Ends what lasts.
+    pub(crate) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -45,12 +50,13 @@ impl RoutingService for Routing {
         let parsed: Vec<Option<Address>> = request.recipients.iter().map(|text| text.parse().ok()).collect();
         let addresses: Vec<Address> = parsed.iter().flatten().cloned().collect();
         let accepted = self.router.accept(&addresses).await.map_err(|error| failed("recipients", error))?;
+        let keep_for = if self.router.cache.is_told() { self.recipients_for } else { Duration::ZERO };
         let mut accepted = accepted.into_iter();
         let results = parsed.iter().map(|address| {
             let acceptance = address.as_ref().and_then(|_| accepted.next());
             let acceptance =
                 acceptance.unwrap_or_else(|| Acceptance::nowhere(Verdict::Refused(refusal::malformed())));
-            verified(acceptance, self.recipients_for)
+            verified(acceptance, keep_for)
         });
         Ok(Response::new(wire::VerifyResponse { results: results.collect() }))
     }
@@ -117,6 +123,40 @@ impl RoutingService for Routing {
             cache_for: Some(posthorn_api::duration(left.min(self.keys_for))),
         }))
     }
+
+    type WatchDirectoryStream = BoxStream<wire::WatchDirectoryResponse>;
+
+    async fn watch_directory(
+        &self,
+        request: Request<Streaming<wire::WatchDirectoryRequest>>,
+    ) -> Result<Response<Self::WatchDirectoryStream>, Status> {
+        let mut generations = self.router.cache.watch();
+        let watcher = self.router.watchers.enter(*generations.borrow());
+        // It may have kept something before: the first is told at once.
+        generations.mark_changed();
+        let (confirmed, shutdown) = (request.into_inner(), self.shutdown.clone());
+        let watch = (generations, confirmed, watcher);
+        let told = futures::stream::try_unfold(watch, move |(mut generations, mut confirmed, watcher)| {
+            let shutdown = shutdown.clone();
+            async move {
+                loop {
+                    tokio::select! {
+                        Ok(()) = generations.changed() => {
+                            let generation = *generations.borrow_and_update();
+                            let response = wire::WatchDirectoryResponse { generation };
+                            return Ok(Some((response, (generations, confirmed, watcher))));
+                        }
+                        request = confirmed.message() => match request? {
+                            Some(request) => watcher.confirm(request.generation),
+                            None => return Ok(None),
+                        },
+                        () = shutdown.cancelled() => return Ok(None),
+                    }
+                }
+            }
+        });
+        Ok(Response::new(told.boxed()))
+    }
 }
 
 impl Routing {
@@ -156,12 +196,12 @@ fn mailbox(id: Uuid, name: &MailboxName, tenant_id: &str, quota_bytes: u64) -> w
     }
 }
 
-fn verified(acceptance: Acceptance, taken_for: Duration) -> wire::VerifyResult {
+fn verified(acceptance: Acceptance, keep_for: Duration) -> wire::VerifyResult {
     use wire::verify_result::Result as Wire;
     let Acceptance { tenant_id, verdict } = acceptance;
     let tenant_id = tenant_id.as_deref().unwrap_or_default().to_owned();
-    let is_taken = !matches!(verdict, Verdict::Refused(_));
-    let cache_for = is_taken.then(|| posthorn_api::duration(taken_for));
+    let may_be_kept = !matches!(verdict, Verdict::Refused(_)) && !keep_for.is_zero();
+    let cache_for = may_be_kept.then(|| posthorn_api::duration(keep_for));
     let result = match verdict {
         Verdict::Ours(target) => Wire::Local(wire::LocalRecipient {
             tenant_id: tenant_id.clone(),

@@ -1,5 +1,8 @@
 //! What may be taken.
 
+use std::time::{Duration, Instant};
+
+use posthorn_api::directory::v1 as directory;
 use posthorn_api::routing::v1 as wire;
 use posthorn_testkit::dns::Dns;
 
@@ -73,4 +76,35 @@ async fn whose_a_domain_is_does_not_depend_on_the_user() {
     let targets: Vec<_> = results.iter().map(target).collect();
     assert_eq!(targets, [Some("alice@example.test".to_owned()), None, None, None]);
     router.stop().await;
+}
+
+/// Whoever keeps answers is told of a change before it is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_answered_when_those_who_keep_answers_have_forgotten_them() {
+    let dns = Dns::start().await;
+    let mut router = Router::with_users(&dns, &[]).await;
+    let (confirm, confirmed) = tokio::sync::mpsc::channel(1);
+    let confirmed = tokio_stream::wrappers::ReceiverStream::new(confirmed);
+    let mut told = router.routing.watch_directory(confirmed).await.unwrap().into_inner();
+    let first = told.message().await.unwrap().unwrap().generation;
+    confirm.send(wire::WatchDirectoryRequest { generation: first }).await.unwrap();
+
+    let mut directory = router.directory.clone();
+    let request = directory::DeleteAccountRequest { address: "alice@example.test".into() };
+    let deleting = tokio::spawn(async move { directory.delete_account(request).await });
+    let changed = told.message().await.unwrap().unwrap().generation;
+    let at = Instant::now();
+    assert!(changed > first);
+    assert_eq!(verify(&mut router, &["alice@example.test"]).await, ["550 5.1.1"], "it is asked at once");
+    assert!(
+        !deleting.is_finished() || at.elapsed() >= Duration::from_secs(1),
+        "it waits, though not for long"
+    );
+    // What Postgres tells may come before or after.
+    confirm.send(wire::WatchDirectoryRequest { generation: changed + 1 }).await.unwrap();
+    deleting.await.unwrap().unwrap();
+
+    let stopping = tokio::spawn(router.stop());
+    while told.message().await.is_ok_and(|told| told.is_some()) {}
+    stopping.await.unwrap();
 }

@@ -24,7 +24,8 @@ use posthorn_testkit::{stores, wait};
 use sqlx::PgPool;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 pub(crate) use queue::{Heard, Queue, statuses};
@@ -372,6 +373,15 @@ impl RoutingService for Router {
             scopes: vec![scope.into()],
             cache_for: Some(posthorn_api::duration(Duration::from_millis(50))),
         }))
+    }
+
+    type WatchDirectoryStream = BoxStream<routing::WatchDirectoryResponse>;
+
+    async fn watch_directory(
+        &self,
+        _: Request<Streaming<routing::WatchDirectoryRequest>>,
+    ) -> Result<Response<Self::WatchDirectoryStream>, Status> {
+        Err(Status::unimplemented("by address only"))
     }
 }
 

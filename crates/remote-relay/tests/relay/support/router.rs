@@ -9,10 +9,11 @@ use posthorn_api::routing::v1::routing_service_server::{RoutingService, RoutingS
 use posthorn_api::routing::v1::{
     AccountsExistRequest, AccountsExistResponse, Host, Hosts, ResolveDestinationRequest,
     ResolveDestinationResponse, ResolveMailboxRequest, ResolveMailboxResponse, VerifyKeyRequest,
-    VerifyKeyResponse, VerifyRequest, VerifyResponse,
+    VerifyKeyResponse, VerifyRequest, VerifyResponse, WatchDirectoryRequest, WatchDirectoryResponse,
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
 
 #[derive(Clone, Default)]
 pub(crate) struct Router(Arc<Mutex<HashMap<String, Answer>>>);
@@ -73,6 +74,15 @@ impl RoutingService for Router {
     }
 
     async fn verify_key(&self, _: Request<VerifyKeyRequest>) -> Result<Response<VerifyKeyResponse>, Status> {
+        Err(Status::unimplemented("not for the relay"))
+    }
+
+    type WatchDirectoryStream = BoxStream<WatchDirectoryResponse>;
+
+    async fn watch_directory(
+        &self,
+        _: Request<Streaming<WatchDirectoryRequest>>,
+    ) -> Result<Response<Self::WatchDirectoryStream>, Status> {
         Err(Status::unimplemented("not for the relay"))
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn create(
     let row = accounts::insert(&router.pool, Uuid::now_v7(), &name, &settings, password.as_deref())
         .await
         .map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::CreateAccountResponse { account: Some(row.into()) })
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn update(
     let row = accounts::update(&router.pool, &name, &settings, &password)
         .await
         .map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::UpdateAccountResponse { account: Some(row.into()) })
 }
 
@@ -82,7 +82,7 @@ pub(crate) async fn delete(
 ) -> Result<wire::DeleteAccountResponse, Status> {
     let name = field::mailbox("address", &request.address)?;
     accounts::delete(&router.pool, &name).await.map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::DeleteAccountResponse {})
 }
 

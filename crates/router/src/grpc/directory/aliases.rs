@@ -27,7 +27,7 @@ pub(crate) async fn create(
         .await
         .map_err(|error| failed(&format!("alias {name}"), error))?;
     let alias = wire::Alias { address: name.to_string(), targets };
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::CreateAliasResponse { alias: Some(alias) })
 }
 
@@ -53,6 +53,6 @@ pub(crate) async fn delete(
 ) -> Result<wire::DeleteAliasResponse, Status> {
     let name = field::mailbox("address", &request.address)?;
     aliases::delete(&router.pool, &name).await.map_err(|error| failed(&format!("alias {name}"), error))?;
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::DeleteAliasResponse {})
 }

@@ -21,7 +21,7 @@ pub(crate) async fn create(
     let separator = separator(domain.subaddress_separator.as_deref().unwrap_or("+"))?;
     let new = New { name: name.as_str(), tenant_id, catch_all: catch_all.as_deref(), separator };
     let row = domains::insert(&router.pool, &new).await.map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Domain(name));
+    router.change(&Change::Domain(name)).await;
     Ok(wire::CreateDomainResponse { domain: Some(row.into()) })
 }
 
@@ -49,7 +49,7 @@ pub(crate) async fn update(
     let row = domains::update(&router.pool, name.as_str(), catch_all.as_deref(), separator)
         .await
         .map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Domain(name));
+    router.change(&Change::Domain(name)).await;
     Ok(wire::UpdateDomainResponse { domain: Some(row.into()) })
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn delete(
 ) -> Result<wire::DeleteDomainResponse, Status> {
     let name = field::domain("name", &request.name)?;
     domains::delete(&router.pool, name.as_str()).await.map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Domain(name));
+    router.change(&Change::Domain(name)).await;
     Ok(wire::DeleteDomainResponse {})
 }
 

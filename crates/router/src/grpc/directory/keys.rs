@@ -34,7 +34,7 @@ pub(crate) async fn create(
     let row = keys::insert(&router.pool, &new, &secret::hash(&secret))
         .await
         .map_err(|error| failed("key", error))?;
-    router.cache.forget(&Change::Keys);
+    router.change(&Change::Keys).await;
     Ok(wire::CreateKeyResponse { key: Some(row.into()), secret })
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn delete(
 ) -> Result<wire::DeleteKeyResponse, Status> {
     let key_id = field::text("key_id", &request.key_id, 100)?;
     keys::delete(&router.pool, key_id).await.map_err(|error| failed(&format!("key {key_id}"), error))?;
-    router.cache.forget(&Change::Keys);
+    router.change(&Change::Keys).await;
     Ok(wire::DeleteKeyResponse {})
 }
 

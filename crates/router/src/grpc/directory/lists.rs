@@ -21,7 +21,7 @@ pub(crate) async fn create(
     insert(router, &name, owner.as_deref(), &members).await.map_err(|error| refused(&name, error))?;
     let list =
         wire::DistributionList { address: name.to_string(), members, owner: owner.unwrap_or_default() };
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::CreateDistributionListResponse { list: Some(list) })
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn update(
         },
     };
     let list = apply(router, &name, &change).await.map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::UpdateDistributionListResponse { list: Some(list) })
 }
 
@@ -116,7 +116,7 @@ pub(crate) async fn delete(
 ) -> Result<wire::DeleteDistributionListResponse, Status> {
     let name = field::mailbox("address", &request.address)?;
     lists::delete(&router.pool, &name).await.map_err(|error| refused(&name, error))?;
-    router.cache.forget(&Change::Mailbox(name));
+    router.change(&Change::Mailbox(name)).await;
     Ok(wire::DeleteDistributionListResponse {})
 }
 

@@ -30,7 +30,7 @@ pub(crate) async fn create(
     routes::insert(&router.pool, &route)
         .await
         .map_err(|error| failed(&format!("route {}", route.pattern), error))?;
-    router.cache.forget(&Change::Routes);
+    router.change(&Change::Routes).await;
     Ok(wire::CreateRouteResponse { route: Some(shown(route)) })
 }
 
@@ -53,7 +53,7 @@ pub(crate) async fn delete(
     routes::delete(&router.pool, &pattern)
         .await
         .map_err(|error| failed(&format!("route {pattern}"), error))?;
-    router.cache.forget(&Change::Routes);
+    router.change(&Change::Routes).await;
     Ok(wire::DeleteRouteResponse {})
 }
 
