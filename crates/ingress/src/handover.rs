@@ -8,6 +8,7 @@
 
 mod call;
 mod failure;
+mod line;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +111,7 @@ impl Handover {
                 queue: queue.clone(),
                 messages: settings.batch_messages.max(1),
                 size: octets(settings.batch_size),
+                line: None,
             };
             tokio::spawn(caller.run(Arc::clone(&waiting)));
         }

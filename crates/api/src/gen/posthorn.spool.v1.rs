@@ -318,6 +318,34 @@ pub mod spool_service_client {
                 .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "Accept"));
             self.inner.unary(req, path, codec).await
         }
+        /// The same, again and again: each request has its answer, in order. One that fails as a whole ends the stream, with the
+        /// codes of Accept. A queue that stops ends the stream with OK; what it has not answered by then, it has not taken.
+        ///
+        /// Called by ingress, which sends the next when it has the answer.
+        pub async fn accept_each(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::AcceptRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AcceptResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/posthorn.spool.v1.SpoolService/AcceptEach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("posthorn.spool.v1.SpoolService", "AcceptEach"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// The same for one large message: first the start, then chunks in order, then the end. A stream that is cut before
         /// its end leaves nothing.
         ///
@@ -489,6 +517,20 @@ pub mod spool_service_server {
             &self,
             request: tonic::Request<super::AcceptRequest>,
         ) -> std::result::Result<tonic::Response<super::AcceptResponse>, tonic::Status>;
+        /// Server streaming response type for the AcceptEach method.
+        type AcceptEachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AcceptResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The same, again and again: each request has its answer, in order. One that fails as a whole ends the stream, with the
+        /// codes of Accept. A queue that stops ends the stream with OK; what it has not answered by then, it has not taken.
+        ///
+        /// Called by ingress, which sends the next when it has the answer.
+        async fn accept_each(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::AcceptRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::AcceptEachStream>, tonic::Status>;
         /// The same for one large message: first the start, then chunks in order, then the end. A stream that is cut before
         /// its end leaves nothing.
         ///
@@ -663,6 +705,54 @@ pub mod spool_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/posthorn.spool.v1.SpoolService/AcceptEach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptEachSvc<T: SpoolService>(pub Arc<T>);
+                    impl<
+                        T: SpoolService,
+                    > tonic::server::StreamingService<super::AcceptRequest>
+                    for AcceptEachSvc<T> {
+                        type Response = super::AcceptResponse;
+                        type ResponseStream = T::AcceptEachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::AcceptRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SpoolService>::accept_each(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptEachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -9,6 +9,7 @@ use posthorn_service::{Channel, gather};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use super::line::{Line, Lost};
 use super::{Failure, Kept, NotKept, Waiting, failure};
 
 /// The pause before a batch is handed over again, at first and at most.
@@ -19,6 +20,8 @@ pub(super) struct Caller {
     pub(super) queue: SpoolServiceClient<Channel>,
     pub(super) messages: usize,
     pub(super) size: usize,
+    /// By which the last batch went.
+    pub(super) line: Option<Line>,
 }
 
 impl Caller {
@@ -54,28 +57,46 @@ impl Caller {
         }
     }
 
-    async fn call(
-        &mut self,
-        batch: &[Waiting],
-        until: Instant,
-    ) -> Result<Vec<wire::AcceptResult>, tonic::Status> {
+    async fn call(&mut self, batch: &[Waiting], until: Instant) -> Result<Vec<wire::AcceptResult>, Failure> {
         let items = batch.iter().map(|waiting| waiting.item.clone()).collect();
-        let called = timeout_at(until, self.queue.accept(wire::AcceptRequest { items })).await;
-        let no_answer = |_| tonic::Status::deadline_exceeded("no answer in time");
-        let results = called.map_err(no_answer)??.into_inner().results;
-        if results.len() == batch.len() {
-            Ok(results)
-        } else {
-            Err(tonic::Status::internal("the queue answered for another number of messages"))
+        let failed = |status| Err(failure(&status));
+        match timeout_at(until, self.send(wire::AcceptRequest { items })).await {
+            Ok(Ok(answer)) if answer.results.len() == batch.len() => Ok(answer.results),
+            Ok(Ok(_)) => failed(tonic::Status::internal("the queue answered for another number of messages")),
+            Ok(Err(Lost::Failed(status))) => failed(status),
+            Ok(Err(Lost::Ended)) => Err(Failure::NotSent),
+            Err(_) => failed(tonic::Status::deadline_exceeded("no answer in time")),
+        }
+    }
+
+    /// By the line that there is, or by a new one.
+    async fn send(&mut self, batch: wire::AcceptRequest) -> Result<wire::AcceptResponse, Lost> {
+        let mut sent = Err(Lost::Ended);
+        if let Some(line) = self.line.take().filter(Line::is_young) {
+            sent = line.hand_over(batch.clone()).await;
+        }
+        if matches!(sent, Err(Lost::Ended)) {
+            sent = Line::open(&mut self.queue, batch.clone()).await;
+        }
+        match sent {
+            // A queue of the version before this one (R9).
+            Err(Lost::Failed(status)) if status.code() == tonic::Code::Unimplemented => {
+                self.queue.accept(batch).await.map(tonic::Response::into_inner).map_err(Lost::Failed)
+            }
+            sent => {
+                let (answer, line) = sent?;
+                self.line = Some(line);
+                Ok(answer)
+            }
         }
     }
 }
 
 /// Gives the answers to those who wait; returns those whose message is to be handed over again.
-fn settle(batch: Vec<Waiting>, answers: Result<Vec<wire::AcceptResult>, tonic::Status>) -> Vec<Waiting> {
+fn settle(batch: Vec<Waiting>, answers: Result<Vec<wire::AcceptResult>, Failure>) -> Vec<Waiting> {
     let answers: Vec<_> = match answers {
         Ok(results) => results.into_iter().map(answer_of).collect(),
-        Err(status) => vec![Err(failure(&status)); batch.len()],
+        Err(failure) => vec![Err(failure); batch.len()],
     };
     let settled = batch.into_iter().zip(answers).map(|(waiting, answer)| waiting.settle(answer));
     settled.flatten().collect()

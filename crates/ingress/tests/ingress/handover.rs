@@ -1,5 +1,7 @@
 //! How messages go to the queue, and what the client hears.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::Result;
 use posthorn_api::mail::v1 as mail;
 use posthorn_testkit::smtp_client::dot_stuffed;
@@ -49,6 +51,24 @@ async fn a_lost_answer_is_asked_for_until_it_comes() -> Result<()> {
         check(&world.send(&content).await?, 250, "2.0.0")?;
         assert_eq!(world.queue.messages().len(), number + 1);
     }
+    Ok(())
+}
+
+/// Batches go by a stream, which a queue that stops ends; one of the version before knows none (R9).
+#[tokio::test]
+async fn each_message_is_handed_over_once_by_whatever_way_there_is() -> Result<()> {
+    let world = World::start().await;
+    let mut sent = 0;
+    for (old, curt) in [(false, false), (false, true), (true, false), (false, false)] {
+        world.queue.old.store(old, Ordering::SeqCst);
+        world.queue.curt.store(curt, Ordering::SeqCst);
+        for _ in 0..10 {
+            sent += 1;
+            check(&world.send(b"Subject: x\r\n\r\n").await?, 250, "2.0.0")?;
+            assert_eq!(world.queue.batches().len(), sent, "old: {old}, curt: {curt}");
+        }
+    }
+    assert_eq!(world.queue.messages().len(), sent);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A queue that keeps what it is given in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use posthorn_api::spool::v1 as wire;
 use posthorn_api::spool::v1::accept_result::Result as Answer;
 use posthorn_api::spool::v1::accept_stream_request::Part;
 use posthorn_api::spool::v1::spool_service_server::SpoolService;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// A message that was handed over.
@@ -46,6 +48,10 @@ pub(crate) struct PlayedQueue {
     mood: Arc<Mutex<Mood>>,
     /// Calls take a permit and give it back; a test that takes them all stops the queue.
     pub(crate) gate: Arc<Semaphore>,
+    /// It knows calls alone, no streams of batches.
+    pub(crate) old: Arc<AtomicBool>,
+    /// It ends each stream of batches after an answer.
+    pub(crate) curt: Arc<AtomicBool>,
     /// Chunks that may be read of streams; the same.
     pub(crate) chunks: Arc<Semaphore>,
 }
@@ -68,6 +74,8 @@ impl Default for PlayedQueue {
             kept: Arc::default(),
             mood: Arc::default(),
             gate: Arc::new(Semaphore::new(100)),
+            old: Arc::default(),
+            curt: Arc::default(),
             chunks: Arc::new(Semaphore::new(1_000_000)),
         }
     }
@@ -188,6 +196,32 @@ impl SpoolService for PlayedQueue {
         let results = items.into_iter().map(keep).collect();
         self.is_heard()?;
         Ok(Response::new(wire::AcceptResponse { results }))
+    }
+
+    type AcceptEachStream = ReceiverStream<Result<wire::AcceptResponse, Status>>;
+
+    async fn accept_each(
+        &self,
+        request: Request<Streaming<wire::AcceptRequest>>,
+    ) -> Result<Response<Self::AcceptEachStream>, Status> {
+        if self.old.load(Ordering::SeqCst) {
+            return Err(Status::unimplemented("an old queue"));
+        }
+        let (queue, mut requests) = (self.clone(), request.into_inner());
+        let (answers, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = requests.message().await {
+                let answer = tokio::select! {
+                    answer = queue.accept(Request::new(request)) => answer.map(Response::into_inner),
+                    () = answers.closed() => return,
+                };
+                let is_last = answer.is_err() || queue.curt.load(Ordering::SeqCst);
+                if answers.send(answer).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn accept_stream(

@@ -30,6 +30,7 @@ use crate::outcome::route::Routed;
 use crate::spool::{self, KnownKey, NewKey};
 
 /// Serves ingress, and whoever reads contents.
+#[derive(Clone)]
 pub(crate) struct Spool {
     pub(crate) hub: Arc<Hub>,
     pub(crate) accept: Accept,
@@ -40,25 +41,26 @@ impl SpoolService for Spool {
     type ReadContentStream = BoxStream<'static, Result<ReadContentResponse, Status>>;
 
     async fn accept(&self, request: Request<AcceptRequest>) -> Result<Response<AcceptResponse>, Status> {
-        let items = request.into_inner().items;
-        let mut results: Vec<Option<AcceptResult>> = Vec::with_capacity(items.len());
-        let mut incoming = Vec::with_capacity(items.len());
-        for item in items {
-            let read = read_item(item).and_then(|message| match self.limits(&message) {
-                None => Ok(message),
-                Some(status) => Err(status),
-            });
-            results.push(match read {
-                Ok(message) => {
-                    incoming.push(message);
-                    None
-                }
-                Err(status) => Some(encode(Answer::Refused(status))),
-            });
-        }
-        let mut answers = self.accept.accept(incoming).await?.into_iter().map(encode);
-        let results = results.into_iter().map(|refused| refused.or_else(|| answers.next()));
-        Ok(Response::new(AcceptResponse { results: results.map(Option::unwrap_or_default).collect() }))
+        self.accept_all(request.into_inner()).await.map(Response::new)
+    }
+
+    type AcceptEachStream = BoxStream<'static, Result<AcceptResponse, Status>>;
+
+    async fn accept_each(
+        &self,
+        request: Request<Streaming<AcceptRequest>>,
+    ) -> Result<Response<Self::AcceptEachStream>, Status> {
+        let state = (self.clone(), request.into_inner());
+        let answers = futures::stream::try_unfold(state, async |(spool, mut requests)| {
+            let request = tokio::select! {
+                request = requests.message() => request?,
+                () = spool.hub.shutdown.cancelled() => None,
+            };
+            let Some(request) = request else { return Ok(None) };
+            let answer = spool.accept_all(request).await?;
+            Ok(Some((answer, (spool, requests))))
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn accept_stream(
@@ -148,6 +150,28 @@ enum Uploaded {
 }
 
 impl Spool {
+    async fn accept_all(&self, request: AcceptRequest) -> Result<AcceptResponse, Status> {
+        let items = request.items;
+        let mut results: Vec<Option<AcceptResult>> = Vec::with_capacity(items.len());
+        let mut incoming = Vec::with_capacity(items.len());
+        for item in items {
+            let read = read_item(item).and_then(|message| match self.limits(&message) {
+                None => Ok(message),
+                Some(status) => Err(status),
+            });
+            results.push(match read {
+                Ok(message) => {
+                    incoming.push(message);
+                    None
+                }
+                Err(status) => Some(encode(Answer::Refused(status))),
+            });
+        }
+        let mut answers = self.accept.accept(incoming).await?.into_iter().map(encode);
+        let results = results.into_iter().map(|refused| refused.or_else(|| answers.next()));
+        Ok(AcceptResponse { results: results.map(Option::unwrap_or_default).collect() })
+    }
+
     /// Writes chunks as they come; a database connection is held only while one is written.
     async fn upload(
         &self,

@@ -3,8 +3,8 @@
 use posthorn_api::mail::v1 as mail;
 use posthorn_api::spool::v1::accept_stream_request::Part;
 use posthorn_api::spool::v1::{
-    AcceptEnd, AcceptItem, AcceptStart, AcceptStreamRequest, FindKeyRequest, HeldRequest, Idempotency,
-    SettleRequest, accept_result::Result as Answer,
+    AcceptEnd, AcceptItem, AcceptRequest, AcceptStart, AcceptStreamRequest, FindKeyRequest, HeldRequest,
+    Idempotency, SettleRequest, accept_result::Result as Answer,
 };
 use posthorn_api::work::v1::WorkKind;
 use posthorn_mail::MessageId;
@@ -263,5 +263,25 @@ async fn a_thousand_recipients_are_one_item_in_each_lane() {
     // Not all local copies were delivered: the collector looks whether any mailbox has it.
     assert_eq!(stores.count("content.released").await, 1);
     drop((router, mailboxes, relay));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_after_batch_goes_by_one_stream() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let (requests, batches) = tokio::sync::mpsc::channel(1);
+    let batches = tokio_stream::wrappers::ReceiverStream::new(batches);
+    let mut answers = queue.spool().accept_each(batches).await.unwrap().into_inner();
+    for count in 1..4 {
+        let items = (0..count).map(|_| message("a@example.net", &["b@example.test"]).1).collect();
+        requests.send(AcceptRequest { items }).await.unwrap();
+        let results = answers.message().await.unwrap().expect("an answer").results;
+        assert_eq!(results.len(), count);
+        assert!(results.iter().all(|r| matches!(r.result, Some(Answer::Accepted(_)))), "{results:?}");
+    }
+    assert_eq!(stores.count("spool.message").await, 6);
+    queue.process.shutdown.cancel();
+    assert_eq!(answers.message().await.unwrap(), None, "a queue that stops ends it");
     queue.stop().await;
 }

@@ -218,6 +218,15 @@ impl SpoolService for Spool {
         Err(Status::unimplemented(""))
     }
 
+    type AcceptEachStream = tonic::codegen::BoxStream<api_spool::AcceptResponse>;
+
+    async fn accept_each(
+        &self,
+        _: Request<Streaming<api_spool::AcceptRequest>>,
+    ) -> Result<Response<Self::AcceptEachStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn accept_stream(
         &self,
         _: Request<Streaming<api_spool::AcceptStreamRequest>>,

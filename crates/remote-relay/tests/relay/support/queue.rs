@@ -198,6 +198,15 @@ impl SpoolService for Queue {
         Err(Status::unimplemented("not for the relay"))
     }
 
+    type AcceptEachStream = tonic::codegen::BoxStream<spool::AcceptResponse>;
+
+    async fn accept_each(
+        &self,
+        _: Request<Streaming<spool::AcceptRequest>>,
+    ) -> Result<Response<Self::AcceptEachStream>, Status> {
+        Err(Status::unimplemented("not for the relay"))
+    }
+
     async fn accept_stream(
         &self,
         _: Request<Streaming<spool::AcceptStreamRequest>>,
