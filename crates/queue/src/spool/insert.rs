@@ -6,7 +6,9 @@ use posthorn_api::mail::v1 as wire;
 use posthorn_content::Chunks;
 use posthorn_mail::MessageId;
 use prost::Message as _;
-use sqlx::{PgConnection, PgPool};
+use sqlx::postgres::{PgArguments, PgHasArrayType};
+use sqlx::query::QueryScalar;
+use sqlx::{Encode, PgConnection, PgPool, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -91,62 +93,102 @@ pub(crate) async fn messages(
     contents: Chunks<'_>,
 ) -> sqlx::Result<HashSet<MessageId>> {
     let all = || new.iter().map(|n| &n.message);
-    let recipients: Vec<(Uuid, &Recipient)> =
-        new.iter().flat_map(|n| n.recipients.iter().map(|r| (n.message.id.uuid(), r))).collect();
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "WITH new AS (
-             INSERT INTO spool.message (message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8,
-                 ret, envelope_id, origin, traceparent, flow, recipients, pending)
-             SELECT *, recipients FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[],
-                 $5::timestamptz[], $6::bigint[], $7::smallint[], $8::boolean[], $9::smallint[], $10::text[],
-                 $11::bytea[], $12::text[], $13::bigint[], $14::integer[])
-                 AS m(message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret, envelope_id,
-                      origin, traceparent, flow, recipients)
-             -- One that has ended is here again: a statement that was given up on and came through late. (OFFSET 0: one
-             -- look for each, no join with all that ever happened.)
-             WHERE NOT EXISTS (SELECT FROM spool.event e WHERE e.message_id = m.message_id OFFSET 0)
-             ON CONFLICT (message_id) DO NOTHING RETURNING message_id),
-         fresh AS (
-             INSERT INTO spool.recipient (message_id, recipient_no, address, notify, original, next_attempt_at,
-                 state, lane)
-             SELECT r.*, $21, $22 FROM UNNEST($15::uuid[], $16::integer[], $17::text[], $18::smallint[],
-                 $19::text[], $20::timestamptz[]) AS r(message_id, no, address, notify, original, next_attempt_at)
-             JOIN new USING (message_id)),
-         contents AS (
-             -- No join: it might sort the bytes.
-             INSERT INTO content.chunk (content_id, seq, data)
-             SELECT * FROM UNNEST($23::uuid[], $24::integer[], $25::bytea[]) AS c(content_id, seq, data)
-             WHERE content_id = ANY(ARRAY(SELECT message_id FROM new)))
-         SELECT message_id FROM new",
-    )
-    .bind(all().map(|m| m.id.uuid()).collect::<Vec<_>>())
-    .bind(all().map(|m| m.sender.as_str()).collect::<Vec<_>>())
-    .bind(all().map(|m| m.received_at).collect::<Vec<_>>())
-    .bind(all().map(|m| m.expires_at).collect::<Vec<_>>())
-    .bind(new.iter().map(|n| n.timer_at).collect::<Vec<_>>())
-    .bind(all().map(|m| i64::try_from(m.size).unwrap_or(i64::MAX)).collect::<Vec<_>>())
-    .bind(all().map(|m| wire::Body::from(m.body) as i16).collect::<Vec<_>>())
-    .bind(all().map(|m| m.smtputf8).collect::<Vec<_>>())
-    .bind(all().map(|m| wire::Ret::from(m.ret) as i16).collect::<Vec<_>>())
-    .bind(all().map(|m| m.envelope_id.as_deref()).collect::<Vec<_>>())
-    .bind(all().map(|m| m.origin.encode_to_vec()).collect::<Vec<_>>())
-    .bind(all().map(|m| m.traceparent.as_str()).collect::<Vec<_>>())
-    .bind(all().map(|m| m.flow.column()).collect::<Vec<_>>())
-    .bind(all().map(|m| m.recipients as i32).collect::<Vec<_>>())
-    .bind(recipients.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-    .bind(recipients.iter().map(|(_, r)| r.no as i32).collect::<Vec<_>>())
-    .bind(recipients.iter().map(|(_, r)| r.address.as_str()).collect::<Vec<_>>())
-    .bind(recipients.iter().map(|(_, r)| notify_column(r.notify)).collect::<Vec<_>>())
-    .bind(recipients.iter().map(|(_, r)| r.original.as_deref()).collect::<Vec<_>>())
-    .bind(recipients.iter().map(|(_, r)| r.next_attempt_at).collect::<Vec<_>>())
-    .bind(State::Fresh as i16)
-    .bind(Lane::ROUTE.column())
-    .bind(contents.ids)
-    .bind(contents.seqs)
-    .bind(contents.data)
-    .fetch_all(connection)
-    .await?;
+    let recipients = || new.iter().flat_map(|n| n.recipients.iter().map(|r| (n.message.id.uuid(), r)));
+    let is_single = new.len() == 1 && new[0].recipients.len() == 1 && contents.ids.len() == 1;
+    let query = sqlx::query_scalar(if is_single { INSERT_ONE } else { INSERT_MANY });
+    let ids: Vec<Uuid> = Rows { query, is_single }
+        .bind(all().map(|m| m.id.uuid()))
+        .bind(all().map(|m| m.sender.as_str()))
+        .bind(all().map(|m| m.received_at))
+        .bind(all().map(|m| m.expires_at))
+        .bind(new.iter().map(|n| n.timer_at))
+        .bind(all().map(|m| i64::try_from(m.size).unwrap_or(i64::MAX)))
+        .bind(all().map(|m| wire::Body::from(m.body) as i16))
+        .bind(all().map(|m| m.smtputf8))
+        .bind(all().map(|m| wire::Ret::from(m.ret) as i16))
+        .bind(all().map(|m| m.envelope_id.as_deref()))
+        .bind(all().map(|m| m.origin.encode_to_vec()))
+        .bind(all().map(|m| m.traceparent.as_str()))
+        .bind(all().map(|m| m.flow.column()))
+        .bind(all().map(|m| m.recipients as i32))
+        .bind(recipients().map(|(id, _)| id))
+        .bind(recipients().map(|(_, r)| r.no as i32))
+        .bind(recipients().map(|(_, r)| r.address.as_str()))
+        .bind(recipients().map(|(_, r)| notify_column(r.notify)))
+        .bind(recipients().map(|(_, r)| r.original.as_deref()))
+        .bind(recipients().map(|(_, r)| r.next_attempt_at))
+        .bind(contents.ids.into_iter())
+        .bind(contents.seqs.into_iter())
+        .bind(contents.data.into_iter())
+        .query
+        .bind(State::Fresh as i16)
+        .bind(Lane::ROUTE.column())
+        .fetch_all(connection)
+        .await?;
     Ok(ids.into_iter().map(MessageId::from).collect())
+}
+
+/// The statement of [`messages`], by where the rows come from.
+macro_rules! insert {
+    ($messages:literal, $recipients:literal, $contents:literal) => {
+        concat!(
+            "WITH new AS (
+                 INSERT INTO spool.message (message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8,
+                     ret, envelope_id, origin, traceparent, flow, recipients, pending) ",
+            $messages,
+            // One that has ended is here again: a statement that was given up on and came through late. (OFFSET 0: one
+            // look for each, no join with all that ever happened.)
+            " WHERE NOT EXISTS (SELECT FROM spool.event e WHERE e.message_id = m.message_id OFFSET 0)
+                 ON CONFLICT (message_id) DO NOTHING RETURNING message_id),
+             fresh AS (
+                 INSERT INTO spool.recipient (message_id, recipient_no, address, notify, original, next_attempt_at,
+                     state, lane) ",
+            $recipients,
+            "),
+             contents AS (INSERT INTO content.chunk (content_id, seq, data) ",
+            $contents,
+            ") SELECT message_id FROM new",
+        )
+    };
+}
+
+const INSERT_MANY: &str = insert!(
+    "SELECT *, recipients FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[],
+         $5::timestamptz[], $6::bigint[], $7::smallint[], $8::boolean[], $9::smallint[], $10::text[], $11::bytea[],
+         $12::text[], $13::bigint[], $14::integer[]) AS m(message_id, sender, received_at, expires_at, timer_at, size,
+         body, smtputf8, ret, envelope_id, origin, traceparent, flow, recipients)",
+    "SELECT r.*, $24, $25 FROM UNNEST($15::uuid[], $16::integer[], $17::text[], $18::smallint[], $19::text[],
+         $20::timestamptz[]) AS r(message_id, no, address, notify, original, next_attempt_at)
+     JOIN new USING (message_id)",
+    // No join: it might sort the bytes.
+    "SELECT * FROM UNNEST($21::uuid[], $22::integer[], $23::bytea[]) AS c(content_id, seq, data)
+     WHERE content_id = ANY(ARRAY(SELECT message_id FROM new))"
+);
+
+/// One message with one recipient and one chunk: 0.1 ms less for Postgres, which a message that comes alone waits for.
+const INSERT_ONE: &str = insert!(
+    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14 FROM (SELECT $1) AS m(message_id)",
+    "SELECT $15, $16, $17, $18, $19, $20, $24, $25 FROM new",
+    "SELECT $21, $22, $23 FROM new"
+);
+
+/// Values of a statement, column by column: as arrays, or each by itself where there is a single row.
+struct Rows<'q, O> {
+    query: QueryScalar<'q, Postgres, O, PgArguments>,
+    is_single: bool,
+}
+
+impl<'q, O> Rows<'q, O> {
+    fn bind<T>(mut self, mut values: impl Iterator<Item = T>) -> Self
+    where
+        T: Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType + 'q,
+    {
+        self.query = match self.is_single {
+            true => self.query.bind(values.next()),
+            false => self.query.bind(values.collect::<Vec<T>>()),
+        };
+        self
+    }
 }
 
 /// Of these messages, which were inserted just now, takes those back that have ended before; returns them. What happened
