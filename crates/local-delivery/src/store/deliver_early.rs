@@ -5,9 +5,8 @@ use posthorn_database::Standing;
 use sqlx::Executor as _;
 use time::OffsetDateTime;
 
-use super::deliver::Delivered;
 use super::deliver_here::deliver_here;
-use crate::placement::Arrival;
+use crate::placement::{Arrival, Placed};
 
 /// Puts `arrivals` into their mailbox once `kept` says that the ledger has their message. `None`, and nothing was done,
 /// where it says that it has not, or where they do not all go into one folder of one mailbox in the plain way. While it is
@@ -19,14 +18,14 @@ pub(crate) async fn deliver_early(
     arrivals: &[&Arrival],
     at: OffsetDateTime,
     kept: impl Future<Output = bool>,
-) -> sqlx::Result<Option<Delivered>> {
+) -> sqlx::Result<Option<Vec<Placed>>> {
     standing
         .with(async |connection| {
             connection.execute("BEGIN").await?;
             match deliver_here(connection, arrivals, at, None).await? {
                 Some(delivered) if kept.await => {
                     connection.execute("COMMIT").await?;
-                    Ok(Some(delivered))
+                    Ok(Some(delivered.placed))
                 }
                 _ => {
                     connection.execute("ROLLBACK").await?;

@@ -16,7 +16,7 @@ pub(crate) mod messages;
 mod pool;
 pub(crate) mod transfer;
 
-pub(crate) use deliver::{Delivered, deliver};
+pub(crate) use deliver::deliver;
 pub(crate) use deliver_early::deliver_early;
 pub(crate) use lock::{create, modseqs};
 pub use pool::migrate;

@@ -17,7 +17,7 @@ use super::item::{arrivals, outcome, store_failed, verdict};
 use crate::notify::Changed;
 use crate::placement::{Arrival, Place, Placed};
 use crate::store::messages::MessageRow;
-use crate::store::{self, Delivered, Kind};
+use crate::store::{self, Kind};
 use crate::summary::{PREFIX_BYTES, Summary};
 use crate::watch::Arrived;
 
@@ -88,12 +88,10 @@ impl Writer {
         let started = Instant::now();
         let at = to_the_microsecond(OffsetDateTime::now_utc());
         let header = &work.leased.item.header;
-        let start = self.wanted_start(&arrivals).filter(|_| !header.is_empty()).map(|_| header.to_vec());
+        let summary =
+            self.wanted_start(&arrivals).filter(|_| !header.is_empty()).map(|_| Summary::parse(header));
         match store::deliver_early(&self.early, &arrivals, at, kept).await {
-            Ok(delivered) => {
-                let delivered = Delivered { start, ..delivered? };
-                Some(self.delivered(&arrivals, delivered, at, started))
-            }
+            Ok(placed) => Some(self.delivered(&arrivals, placed?, summary, at, started).await),
             Err(reason) => {
                 tracing::warn!(%reason, "a message that is being written down could not be delivered ahead");
                 None
@@ -146,7 +144,8 @@ impl Writer {
                 _ => return Err(Failure::Refused(error)),
             }
         };
-        Ok(self.delivered(&arrivals, delivered, at, started))
+        let summary = delivered.start.map(|start| Summary::parse(&start));
+        Ok(self.delivered(&arrivals, delivered.placed, summary, at, started).await)
     }
 
     /// How much is wanted of the content of one that comes alone: who watches its mailbox is told what it is.
@@ -156,29 +155,21 @@ impl Writer {
     }
 
     /// They are in their mailboxes, or not to be.
-    fn delivered(
+    async fn delivered(
         &self,
         arrivals: &[&Arrival],
-        Delivered { placed, start }: Delivered,
+        placed: Vec<Placed>,
+        summary: Option<Summary>,
         at: OffsetDateTime,
         started: Instant,
     ) -> Vec<Placed> {
+        let took = started.elapsed();
+        self.tell(arrivals, &placed, summary, at);
+        // Who watches hears of it before anything else is done.
+        tokio::task::yield_now().await;
         self.postgres.met();
-        self.tell(arrivals, &placed, start, at);
         metrics::histogram!("posthorn_local_delivery_batch_copies").record(arrivals.len() as f64);
-        metrics::histogram!("posthorn_local_delivery_batch_seconds").record(started.elapsed().as_secs_f64());
-        placed
-    }
-
-    /// Wakes those who watch the mailboxes. Also for what had been delivered before: whoever did may have died before
-    /// it told.
-    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed], start: Option<Vec<u8>>, at: OffsetDateTime) {
-        if let ([arrival], [Placed::At(place)], Some(start)) = (arrivals, placed, start) {
-            let arrived = Arrived { row: row(arrival, place, at), summary: Summary::parse(&start) };
-            self.changed.tell_arrival(arrival.account_id, arrived);
-        } else {
-            self.tell_changes(arrivals, placed);
-        }
+        metrics::histogram!("posthorn_local_delivery_batch_seconds").record(took.as_secs_f64());
         let count = |name: &'static str, wanted: fn(&Placed) -> bool| {
             let n = placed.iter().filter(|p| wanted(p)).count();
             metrics::counter!("posthorn_local_delivery_copies_total", "result" => name).increment(n as u64);
@@ -187,6 +178,18 @@ impl Writer {
         count("repeated", |p| matches!(p, Placed::Already));
         count("full", |p| matches!(p, Placed::Full));
         count("too_large", |p| matches!(p, Placed::TooLarge));
+        placed
+    }
+
+    /// Wakes those who watch the mailboxes. Also for what had been delivered before: whoever did may have died before
+    /// it told.
+    fn tell(&self, arrivals: &[&Arrival], placed: &[Placed], summary: Option<Summary>, at: OffsetDateTime) {
+        if let ([arrival], [Placed::At(place)], Some(summary)) = (arrivals, placed, summary) {
+            let arrived = Arrived { row: row(arrival, place, at), summary };
+            self.changed.tell_arrival(arrival.account_id, arrived);
+        } else {
+            self.tell_changes(arrivals, placed);
+        }
     }
 
     fn tell_changes(&self, arrivals: &[&Arrival], placed: &[Placed]) {
