@@ -8,7 +8,7 @@ use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_api::work::v1::RouteTarget;
 use posthorn_mail::{Address, EnhancedStatus, Envelope, Recipient, ReversePath, Status};
-use posthorn_service::{Channel, Error, connect, gather, replicas};
+use posthorn_service::{Channel, Error, connect_among, gather, replicas};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -103,8 +103,10 @@ impl Admission {
     pub(crate) fn new(router: &str, config: &Handover) -> Result<Self, Error> {
         let timeout = config.verify_timeout;
         let remembered = Arc::new(Remembered::new(config.verified));
-        let hearing = tokio::spawn(changes::hear(replicas(router)?, remembered.clone()));
-        let router = RoutingServiceClient::new(connect(router)?);
+        // None is asked that is not heard.
+        let replicas = replicas(router)?;
+        let router = RoutingServiceClient::new(connect_among(replicas.clone()));
+        let hearing = tokio::spawn(changes::hear(replicas, remembered.clone()));
         let (questions, waiting) = mpsc::channel(RECIPIENTS);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..CALLS {

@@ -27,11 +27,18 @@ pub type Replicas = watch::Receiver<HashSet<SocketAddr>>;
 /// replicas may come and go. Must be called within a tokio runtime.
 pub fn connect(url: &str) -> Result<Channel, Error> {
     let place = Place::parse(url)?;
-    let channel = match place.literal() {
-        Some(_) => endpoint(place.uri).connect_lazy(),
-        None => balanced(place),
-    };
-    Ok(InterceptedService::new(channel, trace::Inject))
+    match place.literal() {
+        Some(_) => Ok(InterceptedService::new(endpoint(place.uri).connect_lazy(), trace::Inject)),
+        None => Ok(connect_among(replicas(url)?)),
+    }
+}
+
+/// A channel over these replicas, as they come and go: [`connect`] for those who must know which they are. Must be called
+/// within a tokio runtime.
+pub fn connect_among(replicas: Replicas) -> Channel {
+    let (channel, changes) = tonic::transport::Channel::balance_channel(16);
+    tokio::spawn(balance(replicas, changes));
+    InterceptedService::new(channel, trace::Inject)
 }
 
 /// The replicas of the service at `url`, for those who deal with each by itself ([`connect_to`]): the addresses that its
@@ -91,14 +98,6 @@ fn endpoint(uri: Uri) -> Endpoint {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-}
-
-fn balanced(place: Place) -> tonic::transport::Channel {
-    let (channel, changes) = tonic::transport::Channel::balance_channel(16);
-    let (found, replicas) = watch::channel(HashSet::new());
-    tokio::spawn(follow_dns(place, found));
-    tokio::spawn(balance(replicas, changes));
-    channel
 }
 
 /// Keeps the channel's endpoints those that were found, until the channel is dropped.

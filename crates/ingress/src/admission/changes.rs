@@ -28,8 +28,10 @@ pub(crate) async fn hear(mut replicas: Replicas, remembered: Arc<Remembered>) {
         let _nobody = found.is_empty().then(|| remembered.silence());
         hearing.retain(|replica, _| found.contains(replica));
         for replica in found {
-            let hear = || AbortOnDropHandle::new(tokio::spawn(hear_from(replica, remembered.clone())));
-            hearing.entry(replica).or_insert_with(hear);
+            hearing.entry(replica).or_insert_with(|| {
+                let silence = remembered.silence();
+                AbortOnDropHandle::new(tokio::spawn(hear_from(replica, remembered.clone(), silence)))
+            });
         }
         if replicas.changed().await.is_err() {
             // It is the one that there is.
@@ -38,8 +40,8 @@ pub(crate) async fn hear(mut replicas: Replicas, remembered: Arc<Remembered>) {
     }
 }
 
-async fn hear_from(replica: SocketAddr, remembered: Arc<Remembered>) {
-    let mut silence = Some(remembered.silence());
+async fn hear_from(replica: SocketAddr, remembered: Arc<Remembered>, silence: Silence) {
+    let mut silence = Some(silence);
     loop {
         let Err(status) = listen(replica, &remembered, &mut silence).await;
         silence.get_or_insert_with(|| remembered.silence());

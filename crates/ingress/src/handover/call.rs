@@ -16,6 +16,9 @@ use super::{Failure, Kept, NotKept, Waiting, failure};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Octets of the largest batch after which a line is used again.
+const KEPT: usize = 1 << 20;
+
 pub(super) struct Caller {
     pub(super) queue: SpoolServiceClient<Channel>,
     pub(super) messages: usize,
@@ -71,6 +74,7 @@ impl Caller {
 
     /// By the line that there is, or by a new one.
     async fn send(&mut self, batch: wire::AcceptRequest) -> Result<wire::AcceptResponse, Lost> {
+        let size: usize = batch.items.iter().map(|item| item.content.len()).sum();
         let mut sent = Err(Lost::Ended);
         if let Some(line) = self.line.take().filter(Line::is_young) {
             sent = line.hand_over(batch.clone()).await;
@@ -85,7 +89,8 @@ impl Caller {
             }
             sent => {
                 let (answer, line) = sent?;
-                self.line = Some(line);
+                // It would keep the memory for another batch as large.
+                self.line = (size <= KEPT).then_some(line);
                 Ok(answer)
             }
         }

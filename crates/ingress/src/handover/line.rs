@@ -25,7 +25,7 @@ pub(super) struct Line {
 /// Why there is no answer, nor a line any more.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The queue has ended it, and has not taken the batch.
+    /// It has ended, and the queue has not taken the batch.
     Ended,
     /// As after a call that failed.
     Failed(Status),
@@ -49,8 +49,8 @@ impl Line {
         self,
         batch: wire::AcceptRequest,
     ) -> Result<(wire::AcceptResponse, Self), Lost> {
-        // Where this is no stream any more, the answer says so.
-        let _ = self.requests.send(batch).await;
+        // Nothing takes it any more, so it was not sent.
+        self.requests.send(batch).await.map_err(|_| Lost::Ended)?;
         self.answer().await
     }
 

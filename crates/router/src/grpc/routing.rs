@@ -141,6 +141,7 @@ impl RoutingService for Routing {
             async move {
                 loop {
                     tokio::select! {
+                        biased;
                         Ok(()) = generations.changed() => {
                             let generation = *generations.borrow_and_update();
                             let response = wire::WatchDirectoryResponse { generation };
