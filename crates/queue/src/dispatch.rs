@@ -178,10 +178,14 @@ impl Sources {
     async fn scheduled(&mut self, hub: &Hub, worker: &Worker) -> Result<Option<Batch>, Failed> {
         self.schedule_news.borrow_and_update();
         match lease(hub, worker, &mut self.first_partition).await {
-            Ok(Leasing::Batch(leased)) => give(hub, worker, leased).await.map_err(|error| {
-                tracing::warn!(%error, worker = worker.name, "work could not be read, trying again soon");
-                Failed
-            }),
+            Ok(Leasing::Batch(leased)) => {
+                // There may be more, of which no other word comes.
+                self.look_at = Instant::now();
+                give(hub, worker, leased).await.map_err(|error| {
+                    tracing::warn!(%error, worker = worker.name, "work could not be read, trying again soon");
+                    Failed
+                })
+            }
             Ok(Leasing::Nothing(next)) => {
                 // A minute at most, should a word be lost with the connection it came by. A millisecond more: times in
                 // the schedule are cut to one.

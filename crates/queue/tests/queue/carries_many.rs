@@ -72,3 +72,19 @@ async fn messages_a_second() {
     println!("accepted {:.0}/s, accepted, routed, delivered and ended {:.0}/s", rate(accepted), rate(ended));
     queue.stop().await;
 }
+
+/// Word of what the schedule has may come while a worker is busy with what was in hand: it comes once, for all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_finds_no_room_in_hand_does_not_wait_there() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.lease.in_hand", "64")]).await;
+    for kind in [WorkKind::Route, WorkKind::Local] {
+        tokio::spawn(work(queue.worker(kind, 1, 16).await, kind));
+    }
+    for burst in 0..20 {
+        let items = (0..100 + burst).map(|n| message(&format!("s{n}@example.net"), &["b@example.test"]).1);
+        queue.accept(items.collect()).await;
+        stores.until_empty().await;
+    }
+    queue.stop().await;
+}
