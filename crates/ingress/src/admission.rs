@@ -157,8 +157,8 @@ impl Admission {
     async fn known(&self, addresses: Vec<String>) -> Result<Vec<Arc<Known>>, Away> {
         let asked = (self.remembered.generation(), Instant::now());
         let mut known: Vec<_> = addresses.iter().map(|a| self.remembered.get(a, asked.1)).collect();
-        let unknown = || addresses.iter().zip(&known).filter(|(_, known)| known.is_none());
-        let unknown: Vec<String> = unknown().map(|(address, _)| address.clone()).collect();
+        let unknown = addresses.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let unknown: Vec<String> = unknown.map(|(address, _)| address.clone()).collect();
         metrics::counter!("posthorn_ingress_recipients_remembered_total")
             .increment((addresses.len() - unknown.len()) as u64);
         if !unknown.is_empty() {

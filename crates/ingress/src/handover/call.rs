@@ -61,9 +61,8 @@ impl Caller {
     }
 
     async fn call(&mut self, batch: &[Waiting], until: Instant) -> Result<Vec<wire::AcceptResult>, Failure> {
-        let items = batch.iter().map(|waiting| waiting.item.clone()).collect();
         let failed = |status| Err(failure(&status));
-        match timeout_at(until, self.send(wire::AcceptRequest { items })).await {
+        match timeout_at(until, self.send(batch)).await {
             Ok(Ok(answer)) if answer.results.len() == batch.len() => Ok(answer.results),
             Ok(Ok(_)) => failed(tonic::Status::internal("the queue answered for another number of messages")),
             Ok(Err(Lost::Failed(status))) => failed(status),
@@ -73,23 +72,24 @@ impl Caller {
     }
 
     /// By the line that there is, or by a new one.
-    async fn send(&mut self, batch: wire::AcceptRequest) -> Result<wire::AcceptResponse, Lost> {
-        let size: usize = batch.items.iter().map(|item| item.content.len()).sum();
+    async fn send(&mut self, batch: &[Waiting]) -> Result<wire::AcceptResponse, Lost> {
+        let request = || wire::AcceptRequest { items: batch.iter().map(|w| w.item.clone()).collect() };
         let mut sent = Err(Lost::Ended);
         if let Some(line) = self.line.take().filter(Line::is_young) {
-            sent = line.hand_over(batch.clone()).await;
+            sent = line.hand_over(request()).await;
         }
         if matches!(sent, Err(Lost::Ended)) {
-            sent = Line::open(&mut self.queue, batch.clone()).await;
+            sent = Line::open(&mut self.queue, request()).await;
         }
         match sent {
             // A queue of the version before this one (R9).
             Err(Lost::Failed(status)) if status.code() == tonic::Code::Unimplemented => {
-                self.queue.accept(batch).await.map(tonic::Response::into_inner).map_err(Lost::Failed)
+                self.queue.accept(request()).await.map(tonic::Response::into_inner).map_err(Lost::Failed)
             }
             sent => {
                 let (answer, line) = sent?;
                 // It would keep the memory for another batch as large.
+                let size: usize = batch.iter().map(|waiting| waiting.item.content.len()).sum();
                 self.line = (size <= KEPT).then_some(line);
                 Ok(answer)
             }
