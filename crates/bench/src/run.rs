@@ -158,17 +158,23 @@ async fn try_out(
     amount: &Amount,
     around: &Surroundings,
 ) -> Result<Vec<Finding>> {
-    let setting = Setting { amount, around, waiting: args.waiting, rounds: args.rounds };
     let mut findings = Vec::new();
     for &trial in trials {
-        let server = Server::Posthorn(posthorn(args, dir, around, trial::settings(trial), false).await?);
-        case::warm_up(&server, around).await?;
+        let fresh = async || {
+            let server = Server::Posthorn(posthorn(args, dir, around, trial::settings(trial), false).await?);
+            case::warm_up(&server, around).await?;
+            anyhow::Ok(server)
+        };
+        let server = fresh().await?;
+        let empty = if trial::is_beside_an_empty_one(trial) { Some(fresh().await?) } else { None };
+        let (waiting, rounds) = (args.waiting, args.rounds);
+        let setting = Setting { amount, around, waiting, rounds, empty: empty.as_ref() };
         let found = trial::run(trial, &server, &setting).await.with_context(|| case::name(trial))?;
         for finding in &found {
             say(&finding.line())?;
         }
         findings.extend(found);
-        stop(server).await?;
+        stop((server, empty)).await?;
     }
     Ok(findings)
 }

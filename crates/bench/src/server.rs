@@ -141,7 +141,8 @@ impl Server {
         tokio::task::spawn_blocking(rustix::fs::sync).await?;
         let used = || anyhow::Ok(self.cpu()?.values().sum::<f64>());
         let mut before = used()?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+        // Postgres' cleaning up after much that was written may take that long.
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let now = used()?;

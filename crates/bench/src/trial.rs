@@ -76,6 +76,9 @@ pub(crate) struct Setting<'a> {
     pub(crate) waiting: Waiting,
     /// How often throughput is measured, each time.
     pub(crate) rounds: usize,
+    /// Another Posthorn, with its own stores, in which nothing waits: what throughput is compared with, by turns. A
+    /// machine's speed changes by more in a minute than what is looked for.
+    pub(crate) empty: Option<&'a Server>,
 }
 
 /// The connections that are open while many messages wait.
@@ -95,6 +98,11 @@ pub(crate) fn settings(trial: Trial) -> Vec<String> {
         // So few connections a process that two transfer more than one.
         Trial::Replicas => vec!["relay.connections=4".into(), "queue.destination.concurrency=20".into()],
     }
+}
+
+/// Whether it compares a Posthorn with an empty one.
+pub(crate) fn is_beside_an_empty_one(trial: Trial) -> bool {
+    matches!(trial, Trial::Depth | Trial::Hanging)
 }
 
 /// Runs a trial on a Posthorn that is fresh.
@@ -117,7 +125,6 @@ async fn depth(server: &Server, posthorn: &Posthorn, setting: &Setting<'_>) -> R
     posthorn.create_route("parked.test", parked.address()).await?;
     posthorn.suspend(&format!("route:{}", parked.address())).await?;
 
-    let empty = rates(server, setting).await?;
     let redis = posthorn.redis_memory().await?;
     posthorn.fill("somebody@parked.test", depth, waiting_size).await?;
     let redis = posthorn.redis_memory().await?.saturating_sub(redis) as f64 / depth as f64;
@@ -125,30 +132,18 @@ async fn depth(server: &Server, posthorn: &Posthorn, setting: &Setting<'_>) -> R
     for _ in 0..CONNECTIONS {
         connections.push(TcpStream::connect(posthorn.smtp()).await?);
     }
-    let full = rates(server, setting).await?;
+    let throughput = beside(server, setting, &format!("with {depth} waiting"), "0.8x (1x)").await?;
     let now = services(&server.memory()?);
     let peak = services(&proc::peak(posthorn.root())?);
     drop(connections);
     ensure!(parked.taken() == 0, "a suspended destination was sent to");
-    let with = format!("with {depth} waiting");
     let five = format!("five services, {CONNECTIONS} connections, {depth} waiting");
-    Ok(vec![
-        (
-            format!("into a mailbox, empty, {}/s; {with}, beside that", empty.0.round()),
-            full.0 / empty.0,
-            "x",
-            "0.8x (1x)",
-        ),
-        (
-            format!("relayed, empty, {}/s; {with}, beside that", empty.1.round()),
-            full.1 / empty.1,
-            "x",
-            "0.8x (1x)",
-        ),
+    let sizes = [
         (five.clone(), now, "MB", "400 MB"),
         (format!("{five}: the sum of peaks"), peak, "MB", "400 MB"),
         ("Redis, an item that waits".into(), redis, "bytes", "400"),
-    ])
+    ];
+    Ok(throughput.into_iter().chain(sizes).collect())
 }
 
 /// The part of the five services in what a tree of processes uses, in MB.
@@ -161,25 +156,10 @@ async fn hanging(server: &Server, posthorn: &Posthorn, setting: &Setting<'_>) ->
     let Waiting { hanging, waiting_size, .. } = setting.waiting;
     let hangs = Sink::start(Manner::Hangs).await?;
     posthorn.create_route("hanging.test", hangs.address()).await?;
-    let without = rates(server, setting).await?;
     posthorn.fill("somebody@hanging.test", hanging, waiting_size).await?;
-    let with = rates(server, setting).await?;
+    let found = beside(server, setting, &format!("with {hanging} waiting for what hangs"), "0.95x").await?;
     ensure!(hangs.taken() == 0, "what hangs has taken a message");
-    let waiting = format!("{hanging} waiting for what hangs");
-    Ok(vec![
-        (
-            format!("relayed, {}/s; with {waiting}, beside that", without.1.round()),
-            with.1 / without.1,
-            "x",
-            "0.95x",
-        ),
-        (
-            format!("into a mailbox, {}/s; with {waiting}", without.0.round()),
-            with.0 / without.0,
-            "x",
-            "0.95x",
-        ),
-    ])
+    Ok(found)
 }
 
 /// A second process of each service in turn, beside one. Every message is counted: one that is lost or doubled fails
@@ -212,20 +192,60 @@ async fn replicas(server: &Server, posthorn: &Posthorn, setting: &Setting<'_>) -
     Ok(found)
 }
 
+/// Throughput of a Posthorn in which much waits, beside one in which nothing does.
+async fn beside(server: &Server, setting: &Setting<'_>, with: &str, wanted: &'static str) -> Result<Found> {
+    let Some(empty) = setting.empty else { bail!("there is nothing to compare with") };
+    let (mut without, mut much) = (Took::default(), Took::default());
+    for round in 0..setting.rounds {
+        // Who comes first changes, too.
+        if round % 2 == 0 {
+            without.measure(empty, setting).await?;
+            much.measure(server, setting).await?;
+        } else {
+            much.measure(server, setting).await?;
+            without.measure(empty, setting).await?;
+        }
+    }
+    let (without, with_much) = (without.rates(setting), much.rates(setting));
+    let found = |to, without: f64, with_much| {
+        (format!("{to}, {}/s; {with}, beside that", without.round()), with_much / without, "x", wanted)
+    };
+    Ok(vec![found("into a mailbox", without.0, with_much.0), found("relayed", without.1, with_much.1)])
+}
+
 /// Messages a second into one mailbox, and to the sink.
 async fn rates(server: &Server, setting: &Setting<'_>) -> Result<(f64, f64)> {
-    let (mut mailbox, mut relayed) = (Duration::ZERO, Duration::ZERO);
-    let load = load(server, setting);
-    let local = Load { mailboxes: setting.around.mailboxes[..1].to_vec(), ..load.clone() };
-    let remote = Load { mailboxes: vec!["somebody@sink.test".to_owned()], ..load };
+    let mut took = Took::default();
     for _ in 0..setting.rounds {
-        server.settle().await?;
-        mailbox += case::deliver(server, local.clone()).await?.took;
-        server.settle().await?;
-        relayed += case::relay(&setting.around.sink, remote.clone()).await?.took;
+        took.measure(server, setting).await?;
     }
-    let all = (setting.amount.messages * setting.rounds as u64) as f64;
-    Ok((all / mailbox.as_secs_f64(), all / relayed.as_secs_f64()))
+    Ok(took.rates(setting))
+}
+
+/// The time that messages took, of all rounds.
+#[derive(Debug, Default)]
+struct Took {
+    mailbox: Duration,
+    relayed: Duration,
+}
+
+impl Took {
+    async fn measure(&mut self, server: &Server, setting: &Setting<'_>) -> Result<()> {
+        let load = load(server, setting);
+        let local = Load { mailboxes: setting.around.mailboxes[..1].to_vec(), ..load.clone() };
+        let remote = Load { mailboxes: vec!["somebody@sink.test".to_owned()], ..load };
+        server.settle().await?;
+        self.mailbox += case::deliver(server, local).await?.took;
+        server.settle().await?;
+        self.relayed += case::relay(&setting.around.sink, remote).await?.took;
+        Ok(())
+    }
+
+    /// Messages a second into the mailbox, and relayed.
+    fn rates(&self, setting: &Setting<'_>) -> (f64, f64) {
+        let all = (setting.amount.messages * setting.rounds as u64) as f64;
+        (all / self.mailbox.as_secs_f64(), all / self.relayed.as_secs_f64())
+    }
 }
 
 /// Messages a second to a sink that is slow: as many as can be transferred at once.
