@@ -75,8 +75,8 @@ pub(crate) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Hands outcomes in and waits until they are durable; tells for each whether its token was stale, so that it
-    /// changed nothing. `None`: the service ends, and they are not.
+    /// Hands outcomes in and waits until they are durable; tells for each whether it was stale, so that it changed
+    /// nothing: others have the item, or have ended it. `None`: the service ends, and they are not.
     pub(crate) async fn record(&self, items: Vec<Reported>) -> Option<Vec<bool>> {
         let (answer, receiver) = oneshot::channel();
         self.jobs.send(Job { items, answer }).await.ok()?;
@@ -125,9 +125,12 @@ async fn record(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
         let error = match claim(hub, items).await {
             None => "Redis is away".to_owned(),
             Some(good) => match write(hub, items, &good).await {
-                Ok(()) => {
+                Ok(mut awaited) => {
+                    // What nobody waits for the second time may have been written the first time.
+                    let is_first = insistence.is_first();
                     insistence.end(hub);
-                    let stale: Vec<bool> = good.into_iter().map(|good| !good).collect();
+                    let is_stale = |good: bool| !good || !awaited.next().unwrap_or(true) && is_first;
+                    let stale: Vec<bool> = good.into_iter().map(is_stale).collect();
                     let count = stale.iter().filter(|stale| **stale).count();
                     metrics::counter!("posthorn_queue_stale_reports_total").increment(count as u64);
                     return Some(stale);
@@ -182,11 +185,15 @@ impl Insistence {
         Self { begun: Instant::now(), pause: FIRST_PAUSE }
     }
 
+    fn is_first(&self) -> bool {
+        self.pause == FIRST_PAUSE
+    }
+
     /// It is written. Where it was not at first, it may have been all the same, the answer lost, and what follows from
     /// it in the schedule with it.
     fn end(&self, hub: &Hub) {
         metrics::histogram!("posthorn_queue_outcome_seconds").record(self.begun.elapsed());
-        if self.pause > FIRST_PAUSE {
+        if !self.is_first() {
             hub.recover.notify_one();
         }
     }
@@ -231,18 +238,22 @@ async fn claim(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
     }
 }
 
-/// One transaction, and then the schedule.
-async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<()> {
+/// One transaction, and then the schedule. Tells of each of the good items whether the ledger waited for it.
+async fn write(
+    hub: &Hub,
+    items: &[Reported],
+    good: &[bool],
+) -> sqlx::Result<impl Iterator<Item = bool> + use<>> {
     let now = hub.now();
     let items: Vec<&Reported> =
         items.iter().zip(good).filter(|(_, good)| **good).map(|(item, _)| item).collect();
     if items.is_empty() {
-        return Ok(());
+        return Ok(Vec::new().into_iter());
     }
-    let (written, ends) =
+    let (written, ends, awaited) =
         hub.standing.with(async |connection| write_over(connection, hub, &items, now).await).await?;
     written.schedule(hub, ends).await;
-    Ok(())
+    Ok(awaited.into_iter())
 }
 
 async fn write_over(
@@ -250,7 +261,7 @@ async fn write_over(
     hub: &Hub,
     items: &[&Reported],
     now: OffsetDateTime,
-) -> sqlx::Result<(Written, Vec<Settle>)> {
+) -> sqlx::Result<(Written, Vec<Settle>, Vec<bool>)> {
     let mut transaction = connection.begin().await?;
     let mut ids: Vec<MessageId> = items.iter().map(|item| item.message).collect();
     ids.sort_unstable();
@@ -266,6 +277,8 @@ async fn write_over(
     let max_recipients = hub.config.accept.max_recipients;
     let mut routing = Routing { effects: &mut effects, routed, max_recipients };
     let mut ends = Vec::with_capacity(items.len());
+    let awaited =
+        items.iter().map(|item| waiting.get(&item.key()).is_some_and(|some| !some.is_empty())).collect();
     for item in items {
         let (key, token) = (item.key(), item.token);
         let waiting = waiting.get(&key).map_or(&[][..], Vec::as_slice);
@@ -278,7 +291,7 @@ async fn write_over(
         let then = routing.effects.due_again(key, waiting).map_or(Then::Done, Then::At);
         ends.push(Settle { key, token, then });
     }
-    Ok((commit(hub, transaction, effects).await?, ends))
+    Ok((commit(hub, transaction, effects).await?, ends, awaited))
 }
 
 /// The addresses that the messages go to already, of those that the router names now.

@@ -35,6 +35,34 @@ async fn a_lease_that_ends_is_given_to_another_and_a_late_report_changes_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_late_report_on_what_others_have_ended_is_told_to_be_late() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&SHORT).await;
+    let (id, item) = message("a@example.net", &["b@example.test"]);
+    queue.accept(vec![item]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    let batch = router.batch().await;
+    router.route(&batch, local).await;
+
+    // The first has it from what is in hand, the others by the schedule.
+    let mut late = Vec::new();
+    for _ in 0..2 {
+        let mut worker = queue.worker(WorkKind::Local, 1, 10).await;
+        let batch = worker.batch().await;
+        late.push((worker, batch));
+    }
+    let mut last = queue.worker(WorkKind::Local, 1, 10).await;
+    let batch = last.batch().await;
+    assert_eq!(last.outcome(&batch, |_| delivered()).await, []);
+    stores.until_empty().await;
+    for (worker, batch) in &mut late {
+        assert_eq!(worker.outcome(batch, |_| delivered()).await, [id]);
+    }
+    drop((router, late, last));
+    queue.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_of_a_broken_stream_is_given_to_another_soon() {
     let stores = Stores::new().await;
     let queue = stores.queue(&[("queue.lease.orphaned", "100ms")]).await;
