@@ -125,7 +125,8 @@ async fn record(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
         let error = match claim(hub, items).await {
             None => "Redis is away".to_owned(),
             Some(good) => match write(hub, items, &good).await {
-                Ok(mut awaited) => {
+                Ok(awaited) => {
+                    let mut awaited = awaited.into_iter();
                     // What nobody waits for the second time may have been written the first time.
                     let is_first = insistence.is_first();
                     insistence.end(hub);
@@ -239,21 +240,17 @@ async fn claim(hub: &Hub, items: &[Reported]) -> Option<Vec<bool>> {
 }
 
 /// One transaction, and then the schedule. Tells of each of the good items whether the ledger waited for it.
-async fn write(
-    hub: &Hub,
-    items: &[Reported],
-    good: &[bool],
-) -> sqlx::Result<impl Iterator<Item = bool> + use<>> {
+async fn write(hub: &Hub, items: &[Reported], good: &[bool]) -> sqlx::Result<Vec<bool>> {
     let now = hub.now();
     let items: Vec<&Reported> =
         items.iter().zip(good).filter(|(_, good)| **good).map(|(item, _)| item).collect();
     if items.is_empty() {
-        return Ok(Vec::new().into_iter());
+        return Ok(Vec::new());
     }
     let (written, ends, awaited) =
         hub.standing.with(async |connection| write_over(connection, hub, &items, now).await).await?;
     written.schedule(hub, ends).await;
-    Ok(awaited.into_iter())
+    Ok(awaited)
 }
 
 async fn write_over(
@@ -276,12 +273,11 @@ async fn write_over(
     let mut effects = Effects::new(messages, &hub.policy, now);
     let max_recipients = hub.config.accept.max_recipients;
     let mut routing = Routing { effects: &mut effects, routed, max_recipients };
-    let mut ends = Vec::with_capacity(items.len());
-    let awaited =
-        items.iter().map(|item| waiting.get(&item.key()).is_some_and(|some| !some.is_empty())).collect();
+    let (mut ends, mut awaited) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
     for item in items {
         let (key, token) = (item.key(), item.token);
         let waiting = waiting.get(&key).map_or(&[][..], Vec::as_slice);
+        awaited.push(!waiting.is_empty());
         match item.report.clone() {
             Report::Route(results) => routing.apply(key, waiting, results, rand::random()),
             Report::Delivery(outcomes) => {

@@ -5,19 +5,26 @@ use std::time::Duration;
 use crate::common::*;
 use posthorn_api::queue::v1 as admin;
 use posthorn_api::work::v1::WorkKind;
+use posthorn_mail::MessageId;
 
 const SHORT: [(&str, &str); 2] =
     [("queue.lease.length", "1s"), ("queue.database.statement_timeout", "500ms")];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_ends_is_given_to_another_and_a_late_report_changes_nothing() {
-    let stores = Stores::new().await;
-    let queue = stores.queue(&SHORT).await;
+/// A message that a router has said is for a mailbox here, and that router.
+async fn one_for_a_mailbox(queue: &Queue) -> (MessageId, Worker) {
     let (id, item) = message("a@example.net", &["b@example.test"]);
     queue.accept(vec![item]).await;
     let mut router = queue.worker(WorkKind::Route, 1, 10).await;
     let batch = router.batch().await;
     router.route(&batch, local).await;
+    (id, router)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ends_is_given_to_another_and_a_late_report_changes_nothing() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&SHORT).await;
+    let (id, router) = one_for_a_mailbox(&queue).await;
 
     let mut slow = queue.worker(WorkKind::Local, 1, 10).await;
     let lost = slow.batch().await;
@@ -38,11 +45,7 @@ async fn a_lease_that_ends_is_given_to_another_and_a_late_report_changes_nothing
 async fn a_late_report_on_what_others_have_ended_is_told_to_be_late() {
     let stores = Stores::new().await;
     let queue = stores.queue(&SHORT).await;
-    let (id, item) = message("a@example.net", &["b@example.test"]);
-    queue.accept(vec![item]).await;
-    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
-    let batch = router.batch().await;
-    router.route(&batch, local).await;
+    let (id, router) = one_for_a_mailbox(&queue).await;
 
     // The first has it from what is in hand, the others by the schedule.
     let mut late = Vec::new();
