@@ -13,7 +13,7 @@ use posthorn_api::work::v1::{
     work_response,
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{LIMIT, batch};
@@ -58,7 +58,11 @@ impl Queue {
         });
         let work = WorkServiceServer::new(Work(Arc::clone(&state))).max_decoding_message_size(64 << 20);
         let spool = SpoolServiceServer::new(Spool(Arc::clone(&state)));
-        Self { url: super::serve_queue(work, spool).await, state, said }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tonic::transport::Server::builder().add_service(work).add_service(spool);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self { url, state, said }
     }
 
     pub(crate) fn credits(&self) -> i64 {

@@ -83,6 +83,13 @@ pub(crate) async fn server(script: Script) -> SmtpServer {
     SmtpServer::start("127.0.0.1:0".parse::<SocketAddr>().unwrap(), script).await.unwrap()
 }
 
+/// A world with one server that is the only host of example.org.
+pub(crate) async fn one(script: Script, settings: &[(&str, &str)]) -> (World, SmtpServer) {
+    let (world, server) = (World::start(settings).await, server(script).await);
+    world.router.hosts("example.org", &[("mx1.test", server.address())]);
+    (world, server)
+}
+
 /// `delivered 250 2.0.0 taken at mx1.test`
 fn show(outcome: &Outcome) -> String {
     let (word, status) = match &outcome.verdict {
