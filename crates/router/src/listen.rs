@@ -23,11 +23,9 @@ pub(crate) async fn listen(
     shutdown: CancellationToken,
 ) {
     loop {
-        let pool = pool.clone();
-        let connected = async move || connect(pool.clone()).await;
+        let (pool, told) = (pool.clone(), Arc::clone(&cache));
+        let connected = async move || connect(pool.clone(), Arc::clone(&told)).await;
         let Some(listener) = wait_for(&need, &shutdown, connected).await else { return };
-        // After LISTEN has been answered no change is missed; before, any may have been.
-        cache.connected();
         tracing::debug!("directory changes are being told");
         tokio::select! {
             Err(lost) = hear(listener, &cache, heartbeat) => {
@@ -40,13 +38,16 @@ pub(crate) async fn listen(
     }
 }
 
-async fn connect(pool: PgPool) -> Result<PgListener, sqlx::Error> {
+async fn connect(pool: PgPool, cache: Arc<Cache>) -> Result<PgListener, sqlx::Error> {
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
     // The schema may not have been made yet.
     sqlx::query("SELECT FROM directory.tenants LIMIT 1").execute(&mut listener).await?;
+    // After LISTEN has been answered no change is missed; before, any may have been. Before whoever waits for this
+    // connection is told that it stands: they may rely on what is kept.
+    cache.connected();
     Ok(listener)
 }
 
