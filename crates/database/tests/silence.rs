@@ -44,7 +44,7 @@ async fn a_standing_connection_serves_until_something_fails_on_it() {
 #[tokio::test]
 async fn no_more_are_lent_than_there_may_be() {
     let (_proxy, database) = world().await;
-    let short = Database { acquire_timeout: Duration::from_millis(200), ..database };
+    let short = Database { acquire_timeout: Duration::from_secs(3), ..database };
     let standing = short.standing(short.options("test").unwrap(), 1);
     let lent = standing.lend().await.unwrap();
     assert!(matches!(standing.lend().await, Err(sqlx::Error::PoolTimedOut)));

@@ -16,9 +16,9 @@ async fn after_a_delay() -> Result<()> {
     let internet = Internet::start().await?;
     let options = internet
         .options()
-        .set(r#"queue.retry.schedule=["1s","1s","2s"]"#)
-        .set(r#"queue.notice.after=["2s"]"#)
-        .set(r#"queue.give_up.after="8s""#);
+        .set(r#"queue.retry.schedule=["2s","2s","4s"]"#)
+        .set(r#"queue.notice.after=["6s"]"#)
+        .set(r#"queue.give_up.after="20s""#);
     let posthorn = Posthorn::start_with(options).await?;
     let lunch = |script: Script| script.rule(Rule::at(At::Mail).replies(WORDS));
     let late = internet.domain("late.test", lunch).await?;
@@ -59,8 +59,8 @@ async fn delay_then_bounce(posthorn: &Posthorn, server: &SmtpServer) -> Result<(
     ensure!(returned.ends_with(&content) || content.ends_with(returned.trim_ascii_end()), "{report:?}");
     let events = posthorn.wait_for_end(&id).await;
     let attempts = events.iter().filter(|event| event.kind() == EventKind::Deferred).count();
-    // 8 s are over after the attempts at 0, 1, 2, 4, 6 s.
-    ensure!((3..=6).contains(&attempts), "{attempts} attempts: {events:?}");
+    // 20 s are over after the attempts at 0, 2, 4, 8, 12, 16 s.
+    ensure!((3..=7).contains(&attempts), "{attempts} attempts: {events:?}");
     ensure!(server.messages().is_empty());
     ensure!(posthorn.list(BOB).await?.len() == 2);
     Ok(())

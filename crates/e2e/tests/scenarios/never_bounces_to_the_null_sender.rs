@@ -28,6 +28,6 @@ async fn but_lets_it_end() -> Result<()> {
     for mailbox in ["alice@example.test", "bob@example.test"] {
         ensure!(posthorn.list(mailbox).await?.is_empty());
     }
-    posthorn.wait_until_empty(std::time::Duration::from_secs(10)).await;
+    posthorn.wait_until_empty(std::time::Duration::from_secs(60)).await;
     Ok(())
 }

@@ -123,6 +123,6 @@ async fn suspends_a_destination(internet: &Internet, posthorn: &Posthorn) -> Res
         Some(server.messages()).filter(|messages| messages.len() == 2)
     });
     taken.await;
-    posthorn.wait_until_empty(Duration::from_secs(10)).await;
+    posthorn.wait_until_empty(Duration::from_secs(60)).await;
     Ok(())
 }

@@ -17,9 +17,9 @@ async fn until_it_is_taken() -> Result<()> {
         .options()
         .set(r#"queue.retry.schedule=["1s"]"#)
         .set(r#"queue.retry.uncertain="1s""#)
-        .set(r#"relay.timeouts.greeting="1s""#)
-        .set(r#"relay.timeouts.rcpt="1s""#)
-        .set(r#"relay.timeouts.final_dot="1s""#);
+        .set(r#"relay.timeouts.greeting="5s""#)
+        .set(r#"relay.timeouts.rcpt="5s""#)
+        .set(r#"relay.timeouts.final_dot="5s""#);
     let posthorn = Posthorn::start_with(options).await?;
     tokio::try_join!(
         greylisting(&internet, &posthorn),
@@ -30,7 +30,7 @@ async fn until_it_is_taken() -> Result<()> {
         a_server_that_hangs_after_the_dot(&internet, &posthorn),
         a_server_that_drops_before_the_dot(&internet, &posthorn),
     )?;
-    let deadline = Duration::from_secs(20);
+    let deadline = Duration::from_secs(60);
     posthorn.wait_until_empty(deadline).await;
     Ok(())
 }

@@ -102,7 +102,7 @@ async fn a_stream_that_breaks_when_much_was_sent_is_for_the_client_to_repeat() -
 
 #[tokio::test]
 async fn a_client_is_told_neither_yes_nor_no_when_nobody_knows() -> Result<()> {
-    let world = World::with(&[("handover.timeout", "300ms")]).await;
+    let world = World::with(&[("handover.timeout", "3s")]).await;
     for content in [b"Subject: x\r\n\r\n".to_vec(), large(1 << 20)] {
         world.queue.set(Mood::Unheard(usize::MAX));
         let silence = world.send(&content).await.unwrap_err();
@@ -115,7 +115,7 @@ async fn a_client_is_told_neither_yes_nor_no_when_nobody_knows() -> Result<()> {
 
 #[tokio::test]
 async fn a_queue_that_does_not_answer_is_waited_for_so_long_only() -> Result<()> {
-    let world = World::with(&[("handover.timeout", "200ms")]).await;
+    let world = World::with(&[("handover.timeout", "3s")]).await;
     let stopped = world.queue.gate.clone().acquire_many_owned(100).await?;
     world.send(b"Subject: x\r\n\r\n").await.unwrap_err();
     drop(stopped);

@@ -6,7 +6,7 @@ use posthorn_api::directory::v1 as directory;
 use posthorn_api::routing::v1 as wire;
 use posthorn_testkit::dns::Dns;
 
-use crate::running::Router;
+use crate::running::{Router, database};
 
 /// What Verify says of each, shortly: "local TENANT", "relay", or the status.
 async fn verify(router: &mut Router, recipients: &[&str]) -> Vec<String> {
@@ -81,8 +81,13 @@ async fn whose_a_domain_is_does_not_depend_on_the_user() {
 /// Whoever keeps answers is told of a change before it is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_answered_when_those_who_keep_answers_have_forgotten_them() {
-    let dns = Dns::start().await;
-    let mut router = Router::with_users(&dns, &[]).await;
+    let database = database().await;
+    // Another makes the user: the notices of that, come late, would be taken for the change.
+    let mut other = Router::start(&database, &[]).await;
+    other.domain("example.test").await;
+    other.account("alice@example.test").await;
+    other.stop().await;
+    let mut router = Router::start(&database, &[]).await;
     let (confirm, confirmed) = tokio::sync::mpsc::channel(1);
     let confirmed = tokio_stream::wrappers::ReceiverStream::new(confirmed);
     let mut told = router.routing.watch_directory(confirmed).await.unwrap().into_inner();
@@ -91,9 +96,9 @@ async fn a_change_is_answered_when_those_who_keep_answers_have_forgotten_them() 
 
     let mut directory = router.directory.clone();
     let request = directory::DeleteAccountRequest { address: "alice@example.test".into() };
+    let at = Instant::now();
     let deleting = tokio::spawn(async move { directory.delete_account(request).await });
     let changed = told.message().await.unwrap().unwrap().generation;
-    let at = Instant::now();
     assert!(changed > first);
     assert_eq!(verify(&mut router, &["alice@example.test"]).await, ["550 5.1.1"], "it is asked at once");
     assert!(

@@ -65,7 +65,7 @@ async fn a_slow_domain_holds_up_nobody_else() {
     let dns = Dns::start().await;
     dns.trouble("slow.example", Trouble::Silent);
     let (router, _queue, mut worker) =
-        connected(&dns, &[("router.dns.timeout", "1s"), ("router.dns.attempts", "1")]).await;
+        connected(&dns, &[("router.dns.timeout", "10s"), ("router.dns.attempts", "1")]).await;
     let slow: &[&str] = &["x@slow.example"];
     let quick: &[&str] = &["alice@example.test"];
     worker.give("t1", &[slow, quick]);
@@ -85,7 +85,7 @@ async fn a_lease_is_extended_while_the_dns_is_slow() {
     let dns = Dns::start().await;
     dns.trouble("slow.example", Trouble::Silent);
     let (router, _queue, mut worker) =
-        connected(&dns, &[("router.dns.timeout", "3s"), ("router.dns.attempts", "1")]).await;
+        connected(&dns, &[("router.dns.timeout", "10s"), ("router.dns.attempts", "1")]).await;
     worker.give_for("t", &[&["x@slow.example"]], Duration::from_secs(3));
     worker.report().await;
     assert!(worker.extended >= 1, "extended {} times", worker.extended);
@@ -113,7 +113,7 @@ async fn stopping_waits_for_what_was_begun_to_be_recorded() {
     let dns = Dns::start().await;
     dns.trouble("slow.example", Trouble::Silent);
     let (router, _queue, mut worker) =
-        connected(&dns, &[("router.dns.timeout", "1s"), ("router.dns.attempts", "1")]).await;
+        connected(&dns, &[("router.dns.timeout", "3s"), ("router.dns.attempts", "1")]).await;
     worker.next_but_reports().await;
     worker.give("t1", &[&["x@slow.example"]]);
     wait::until("the question", LIMIT, async || (dns.asked("slow.example", "MX") > 0).then_some(())).await;
@@ -155,7 +155,7 @@ async fn what_is_decided_while_the_queue_is_away_is_reported_when_it_is_back() {
     let dns = Dns::start().await;
     dns.trouble("slow.example", Trouble::Silent);
     let (router, queue, mut worker) =
-        connected(&dns, &[("router.dns.timeout", "1s"), ("router.dns.attempts", "1")]).await;
+        connected(&dns, &[("router.dns.timeout", "3s"), ("router.dns.attempts", "1")]).await;
     worker.next_but_reports().await;
     worker.give("t", &[&["x@slow.example"]]);
     wait::until("the question", LIMIT, async || (dns.asked("slow.example", "MX") > 0).then_some(())).await;
@@ -178,8 +178,7 @@ async fn without_a_queue_it_is_ready_and_says_what_it_waits_for() {
 async fn no_work_is_taken_while_the_directory_is_away() {
     let queue = Queue::start().await;
     let database = database().await;
-    let settings = [("router.queue", &*queue.setting()), ("router.database.acquire_timeout", "300ms")];
-    let mut router = Router::start(&database, &settings).await;
+    let mut router = Router::start(&database, &[("router.queue", &*queue.setting())]).await;
     router.domain("example.test").await;
     router.account("alice@example.test").await;
     let mut worker = queue.worker().await;
