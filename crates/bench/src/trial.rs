@@ -74,7 +74,7 @@ pub(crate) struct Setting<'a> {
     pub(crate) amount: &'a Amount,
     pub(crate) around: &'a Surroundings,
     pub(crate) waiting: Waiting,
-    /// How often throughput is measured, each time.
+    /// How often throughput is measured, each time; beside an empty one [`ROUNDS_BESIDE`] times as often.
     pub(crate) rounds: usize,
     /// Another Posthorn, with its own stores, in which nothing waits: what throughput is compared with, by turns. A
     /// machine's speed changes by more in a minute than what is looked for.
@@ -83,6 +83,9 @@ pub(crate) struct Setting<'a> {
 
 /// The connections that are open while many messages wait.
 const CONNECTIONS: usize = 200;
+
+/// A round is good to a tenth, and a twentieth is looked for: so many for each that is asked for.
+const ROUNDS_BESIDE: usize = 5;
 
 const SERVICES: [(&str, &str); 4] = [
     ("ingress", "ingress"),
@@ -196,7 +199,7 @@ async fn replicas(server: &Server, posthorn: &Posthorn, setting: &Setting<'_>) -
 async fn beside(server: &Server, setting: &Setting<'_>, with: &str, wanted: &'static str) -> Result<Found> {
     let Some(empty) = setting.empty else { bail!("there is nothing to compare with") };
     let (mut without, mut much) = (Took::default(), Took::default());
-    for round in 0..setting.rounds {
+    for round in 0..setting.rounds * ROUNDS_BESIDE {
         // Who comes first changes, too.
         if round % 2 == 0 {
             without.measure(empty, setting).await?;
@@ -206,7 +209,7 @@ async fn beside(server: &Server, setting: &Setting<'_>, with: &str, wanted: &'st
             without.measure(empty, setting).await?;
         }
     }
-    let (without, with_much) = (without.rates(setting), much.rates(setting));
+    let (without, with_much) = (without.rates(setting.amount), much.rates(setting.amount));
     let found = |to, without: f64, with_much| {
         (format!("{to}, {}/s; {with}, beside that", without.round()), with_much / without, "x", wanted)
     };
@@ -219,12 +222,13 @@ async fn rates(server: &Server, setting: &Setting<'_>) -> Result<(f64, f64)> {
     for _ in 0..setting.rounds {
         took.measure(server, setting).await?;
     }
-    Ok(took.rates(setting))
+    Ok(took.rates(setting.amount))
 }
 
 /// The time that messages took, of all rounds.
 #[derive(Debug, Default)]
 struct Took {
+    rounds: u64,
     mailbox: Duration,
     relayed: Duration,
 }
@@ -238,12 +242,13 @@ impl Took {
         self.mailbox += case::deliver(server, local).await?.took;
         server.settle().await?;
         self.relayed += case::relay(&setting.around.sink, remote).await?.took;
+        self.rounds += 1;
         Ok(())
     }
 
     /// Messages a second into the mailbox, and relayed.
-    fn rates(&self, setting: &Setting<'_>) -> (f64, f64) {
-        let all = (setting.amount.messages * setting.rounds as u64) as f64;
+    fn rates(&self, amount: &Amount) -> (f64, f64) {
+        let all = (amount.messages * self.rounds) as f64;
         (all / self.mailbox.as_secs_f64(), all / self.relayed.as_secs_f64())
     }
 }
