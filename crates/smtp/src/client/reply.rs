@@ -82,7 +82,7 @@ fn truncate(text: &mut String, max: usize) {
 }
 
 /// Splits what a server sends into replies, however the network cut it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ReplyReader {
     buffer: Vec<u8>,
     lines: Vec<String>,

@@ -167,6 +167,10 @@ impl Session {
             }
             Next::Content(framing) => {
                 self.state = State::Transaction(exchange);
+                if self.answers_too_soon() {
+                    self.end(Ending::Lost(said_too_much()));
+                    return None;
+                }
                 Some(Step::Content(framing))
             }
             Next::Await => self.receive(State::Transaction(exchange), now),
@@ -246,13 +250,19 @@ impl Session {
         }
     }
 
+    /// Whether there is an answer to the message already, and a good one: it would be taken for that to what the server
+    /// has not heard yet. A refusal may come as early as it likes.
+    fn answers_too_soon(&self) -> bool {
+        matches!(self.replies.clone().next_reply(), Ok(Some(reply)) if reply.code() < 400)
+    }
+
     /// Every command has its reply. What came beyond them would be taken for the replies to the next transaction, and
     /// what they say of its recipients be wrong: such a connection is not gone on with.
     fn ready(&self) -> State {
         if self.replies.is_empty() {
             return State::Ready;
         }
-        State::Closed(Ending::Lost(protocol_error("the server said more than it was asked".to_owned())))
+        State::Closed(Ending::Lost(said_too_much()))
     }
 
     fn greeted(&self, reply: &Reply) -> State {
@@ -403,6 +413,10 @@ fn unavailable(text: impl Into<String>) -> Status {
 /// RFC 3463 §3.6: other protocol trouble.
 fn protocol_error(text: String) -> Status {
     Status::new(451, EnhancedStatus::new(4, 5, 0), text)
+}
+
+fn said_too_much() -> Status {
+    protocol_error("the server said more than it was asked".to_owned())
 }
 
 fn out_of_place(reply: &Reply) -> Status {
