@@ -22,7 +22,10 @@ pub(crate) fn header(out: &mut String, name: &str, value: &str) {
     let mut spaces = String::from(" ");
     for word in value.trim().split(' ') {
         if word.is_empty() {
-            spaces.push(' ');
+            // Of a long run some are enough: it would fill a line of its own.
+            if spaces.len() < 8 {
+                spaces.push(' ');
+            }
             continue;
         }
         // Not before the first word: a field that begins with an empty line is folded badly for some readers.
@@ -162,6 +165,9 @@ mod tests {
         out.clear();
         header(&mut out, "Name", "a  b");
         assert_eq!(out, "Name: a  b\r\n");
+        out.clear();
+        header(&mut out, "Name", &format!("a{}b", " ".repeat(950)));
+        assert!(out.lines().all(|line| !line.trim().is_empty() && line.len() <= 998), "{out}");
     }
 
     #[test]
