@@ -51,19 +51,38 @@ fn read(item: &Item, recipient: &ItemRecipient) -> Option<(ReversePath, String, 
     Some((sender, domain, recipient))
 }
 
-/// The envelope of a transaction.
+/// The envelope of a transaction. RFC 3461 §5.2.7.3: what the sender asked for the notices is not asked for those to the
+/// owner of a list.
 pub(crate) fn envelope(item: &Item, sender: ReversePath, recipients: Vec<Recipient>, body: Body) -> Envelope {
+    let is_senders = sender.to_string() == item.sender;
     Envelope {
         sender,
         recipients,
         body,
         smtputf8: item.smtputf8,
-        ret: Option::<Ret>::from(item.ret()),
-        envelope_id: optional_text(item.envelope_id.clone()),
+        ret: Option::<Ret>::from(item.ret()).filter(|_| is_senders),
+        envelope_id: optional_text(item.envelope_id.clone()).filter(|_| is_senders),
     }
 }
 
 fn unreadable_address() -> Outcome {
     let status = Status::new(553, EnhancedStatus::new(5, 1, 3), "the address is none of SMTP's");
     Outcome { verdict: Verdict::Failed(status), remote: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_sender_asked_for_is_not_asked_for_the_owner_of_a_list() {
+        let mut item = Item { sender: "s@example.net".into(), envelope_id: "QQ1".into(), ..Item::default() };
+        item.set_ret(posthorn_api::mail::v1::Ret::Headers);
+        let asked = |sender: &str| {
+            let envelope = envelope(&item, sender.parse().unwrap(), Vec::new(), Body::default());
+            (envelope.ret, envelope.envelope_id)
+        };
+        assert_eq!(asked("s@example.net"), (Some(Ret::Headers), Some("QQ1".to_owned())));
+        assert_eq!(asked("owner@example.test"), (None, None));
+    }
 }
