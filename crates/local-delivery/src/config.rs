@@ -57,6 +57,9 @@ pub struct Work {
     /// Times that a victim of a deadlock is tried.
     #[serde(deserialize_with = "setting::positive")]
     pub attempts: u32,
+    /// How long a batch waits for Postgres.
+    #[serde(deserialize_with = "setting::period")]
+    pub patience: Duration,
 }
 
 /// The Mailbox API.
@@ -132,6 +135,11 @@ impl Config {
                 self.mailbox.append_timeout >= self.collect.grace,
                 &["mailbox.append_timeout", "collect.grace"],
                 "must be less than collect.grace, or an upload could be collected",
+            ),
+            (
+                self.work.patience >= self.collect.grace,
+                &["work.patience", "collect.grace"],
+                "must be less than collect.grace, or what is delivered could have been collected",
             ),
         ]
     }

@@ -81,6 +81,7 @@ pub(crate) async fn run(
             max_copies: config.max_copies,
             max_items: config.max_batch as usize,
             attempts: config.attempts,
+            patience: config.patience,
         };
         writers.spawn(Arc::new(writer).run(Arc::clone(&pending)));
     }

@@ -30,6 +30,7 @@ pub(crate) struct Writer {
     pub(crate) max_copies: usize,
     pub(crate) max_items: usize,
     pub(crate) attempts: u32,
+    pub(crate) patience: Duration,
 }
 
 /// How long what is not in the ledger yet is waited for, its mailbox locked.
@@ -37,8 +38,8 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// Why arrivals were not written.
 enum Failure {
-    /// The process stops while Postgres is away.
-    Stopping,
+    /// Postgres is away, and for long; or the process stops.
+    Away,
     /// Postgres refuses them.
     Refused(sqlx::Error),
 }
@@ -103,7 +104,8 @@ impl Writer {
     async fn write(&self, group: Vec<Work>) {
         match self.deliver(&group).await {
             Ok(placed) => finish(group, placed),
-            Err(Failure::Stopping) => drop(group),
+            // Given back: another may reach Postgres, and meanwhile the message may come to another end.
+            Err(Failure::Away) => drop(group),
             Err(Failure::Refused(reason)) if group.len() > 1 => {
                 tracing::warn!(%reason, items = group.len(), "a batch failed: writing its items one by one");
                 for work in group {
@@ -114,7 +116,8 @@ impl Writer {
         }
     }
 
-    /// One transaction, tried again while Postgres is away (the lease is extended meanwhile) or picks it as a victim.
+    /// One transaction, tried again while Postgres is away (the lease is extended meanwhile), though not for ever, or picks
+    /// it as a victim.
     async fn deliver(&self, group: &[Work]) -> Result<Vec<Placed>, Failure> {
         let arrivals: Vec<&Arrival> = group.iter().flat_map(|work| work.arrivals.iter().flatten()).collect();
         if arrivals.is_empty() {
@@ -134,10 +137,14 @@ impl Writer {
                 Kind::Victim if victim < self.attempts => victim += 1,
                 Kind::Away => {
                     self.postgres.missing(&error);
+                    if started.elapsed() >= self.patience {
+                        tracing::warn!(reason = %error, "Postgres is away, giving the work back");
+                        return Err(Failure::Away);
+                    }
                     tracing::warn!(reason = %error, "Postgres is away, trying again in {pause:?}");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        () = self.shutdown.cancelled() => return Err(Failure::Stopping),
+                        () = self.shutdown.cancelled() => return Err(Failure::Away),
                     }
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::world::{Heard, LIMIT, World, batch};
 use posthorn_api::work::v1::{GoAway, work_response};
-use posthorn_testkit::wait;
+use posthorn_testkit::proxy::{Flow, Proxy};
+use posthorn_testkit::{stores, wait};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,5 +100,36 @@ async fn a_worker_that_stops_reports_what_it_does_and_gives_back_the_rest() {
         }
     }
     assert_eq!((reported, released), (vec![first.message_id], vec![second.message_id]));
+    world.service.stop().await;
+}
+
+/// Another may reach Postgres; and the message may come to another end while this one waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_given_back_where_postgres_stays_away() {
+    let owner = stores::database().await;
+    let (_, place) = owner.split_once('@').unwrap();
+    let (postgres, _) = place.split_once('/').unwrap();
+    let proxy = Proxy::start(([127, 0, 0, 1], 0).into(), vec![postgres.parse().unwrap()]).await.unwrap();
+    let through = proxy.address().to_string();
+    let mut world = World::on(owner.clone(), |config| {
+        config.database.url = config.database.url.replace(postgres, &through);
+        config.database.acquire_timeout = Duration::from_secs(1);
+        config.work.patience = Duration::from_millis(300);
+    })
+    .await;
+    let alice = Uuid::now_v7();
+    world.deliver(alice, "\r\n").await;
+    let item = world.item(alice, "\r\n").await;
+    proxy.set(Flow::Refused);
+    proxy.cut();
+    world.queue.send(batch(vec![item.clone()])).await;
+    let released = match world.queue.heard().await {
+        Heard::Release(release) => release.items,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(&released[..], [one] if one.message_id == item.message_id), "{released:?}");
+
+    proxy.set(Flow::Passes);
+    assert_eq!(world.queue.work(vec![item]).await, ["250 2.0.0 delivered to the mailbox"]);
     world.service.stop().await;
 }
