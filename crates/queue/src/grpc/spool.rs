@@ -74,11 +74,11 @@ impl SpoolService for Spool {
         storable(&start)?;
         let mut message = read_start(start, Content::Uploaded(0))?;
         if let Some(status) = self.limits(&message) {
-            return Ok(refused(status));
+            return Ok(refused(status, message.repeated));
         }
         let (size, end) = match self.upload(message.id, &mut parts).await? {
             Uploaded::Whole(size, end) => (size, end),
-            Uploaded::TooLarge => return Ok(refused(too_large())),
+            Uploaded::TooLarge => return Ok(refused(too_large(), message.repeated)),
         };
         if end.size != size {
             return Err(invalid("end.size", format!("{} bytes were said, {size} have come", end.size)));
@@ -155,6 +155,7 @@ impl Spool {
         let mut results: Vec<Option<AcceptResult>> = Vec::with_capacity(items.len());
         let mut incoming = Vec::with_capacity(items.len());
         for item in items {
+            let repeated = item.start.as_ref().is_some_and(|start| start.repeated);
             let read = read_item(item).and_then(|message| match self.limits(&message) {
                 None => Ok(message),
                 Some(status) => Err(status),
@@ -164,7 +165,7 @@ impl Spool {
                     incoming.push(message);
                     None
                 }
-                Err(status) => Some(encode(Answer::Refused(status))),
+                Err(status) => Some(encode(refusal(status, repeated))),
             });
         }
         let mut answers = self.accept.accept(incoming).await?.into_iter().map(encode);
@@ -307,8 +308,13 @@ fn complete(message: &mut Incoming, end: &AcceptEnd) {
     }
 }
 
-fn refused(status: MailStatus) -> Response<AcceptStreamResponse> {
-    Response::new(AcceptStreamResponse { result: Some(encode(Answer::Refused(status))) })
+fn refused(status: MailStatus, repeated: bool) -> Response<AcceptStreamResponse> {
+    Response::new(AcceptStreamResponse { result: Some(encode(refusal(status, repeated))) })
+}
+
+/// What is refused here may have been kept by an earlier call, to a replica with other limits or of another version.
+fn refusal(status: MailStatus, repeated: bool) -> Answer {
+    if repeated { Answer::Unknown } else { Answer::Refused(status) }
 }
 
 fn repeated(first: KnownKey) -> Repeated {

@@ -81,6 +81,21 @@ async fn what_is_handed_in_again_is_known_even_after_its_end() {
     queue.stop().await;
 }
 
+/// A call whose answer was lost may have been to a replica with other limits: of what it may have kept nobody says no.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_been_kept_before_is_not_refused() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[("queue.accept.max_message", "1KiB")]).await;
+    let (_, mut item) = message("a@example.net", &["b@example.test"]);
+    item.content = vec![b'x'; 2048].into();
+    let first = queue.try_accept(vec![item.clone()]).await;
+    assert!(matches!(&first[0].result, Some(Answer::Refused(status)) if status.code == 552), "{first:?}");
+    item.start.as_mut().expect("it has a start").repeated = true;
+    let again = queue.try_accept(vec![item]).await;
+    assert_eq!(again[0].result, None, "nobody can say");
+    queue.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_answer_was_lost_can_be_asked_for() {
     let stores = Stores::new().await;
