@@ -21,7 +21,7 @@ const BREATH: u32 = 4;
 
 /// Why a comparison did not come to its end.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(crate) enum Error {
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
     #[error("Postgres: {0}")]
@@ -114,9 +114,8 @@ async fn compare(hub: &Hub, at_start: bool) -> Result<(), Error> {
         hub.schedule.restore(token, &items, until).await?;
     }
     let now = hub.now();
-    for destination in hub.standing.with(async |c| spool::find::suspended(c).await).await? {
-        hub.schedule.learn(Lane::remote(&destination), Learn::Suspend, now).await?;
-    }
+    let suspended = hub.standing.with(async |c| spool::find::suspended(c).await).await?;
+    suspend(hub, &suspended).await?;
     let mut filling = Vec::new();
     for kind in Kind::ALL {
         for partition in hub.schedule.partitions() {
@@ -150,6 +149,22 @@ async fn compare(hub: &Hub, at_start: bool) -> Result<(), Error> {
         tracing::info!(found, "the schedule was compared with the spool");
     }
     Kind::ALL.into_iter().for_each(|kind| hub.wake.wake(kind));
+    Ok(())
+}
+
+/// Holds back destinations that the ledger had as suspended. Those that were resumed meanwhile, by another replica, are let
+/// go again: whoever resumes tells the schedule after the ledger, so one of the two is the last to tell it.
+pub(crate) async fn suspend(hub: &Hub, destinations: &[String]) -> Result<(), Error> {
+    if destinations.is_empty() {
+        return Ok(());
+    }
+    for destination in destinations {
+        hub.schedule.learn(Lane::remote(destination), Learn::Suspend, hub.now()).await?;
+    }
+    let still = hub.standing.with(async |c| spool::find::suspended(c).await).await?;
+    for destination in destinations.iter().filter(|destination| !still.contains(destination)) {
+        hub.schedule.learn(Lane::remote(destination), Learn::Resume, hub.now()).await?;
+    }
     Ok(())
 }
 

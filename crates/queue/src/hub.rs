@@ -76,8 +76,13 @@ impl Hub {
 
     /// Redis may have missed something that it should know.
     pub(crate) fn redis_failed(&self, error: &redis::RedisError) {
-        tracing::warn!(%error, "the schedule could not be changed: it will be compared with the spool");
         metrics::counter!("posthorn_queue_redis_errors_total").increment(1);
+        self.compare_again(error);
+    }
+
+    /// Something kept the schedule from being changed as the ledger was.
+    pub(crate) fn compare_again(&self, error: &dyn std::error::Error) {
+        tracing::warn!(%error, "the schedule could not be changed: it will be compared with the spool");
         self.recover.notify_one();
     }
 }

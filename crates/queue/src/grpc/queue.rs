@@ -120,11 +120,15 @@ impl QueueService for Queue {
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let request = self.admitted(request).await?;
         let destinations = self.destinations(&request.destination).await?;
-        // The schedule first: should it be away, the suspension is not forgotten half.
+        // The schedule first: should it be away, the suspension is not forgotten half. And once more, for who has read
+        // the ledger before and told the schedule since.
         for destination in &destinations {
             self.learn(destination, Learn::Resume).await?;
         }
         let destinations = spool::admin::resume(&self.hub.pool, &destinations).await.map_err(failed)?;
+        for destination in &destinations {
+            self.learn(destination, Learn::Resume).await?;
+        }
         self.hub.wake.wake(Kind::Remote);
         tracing::info!(destination = request.destination, "resumed");
         Ok(Response::new(ResumeResponse { destinations }))

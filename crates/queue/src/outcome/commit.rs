@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::effects::Effects;
 use super::notices;
 use crate::accept;
+use crate::fill;
 use crate::hub::Hub;
 use crate::schedule::{Item, Key, Kind, Lane, Learn, Settle, Then, Token};
 use crate::spool;
@@ -20,6 +21,8 @@ pub(crate) struct Written {
     now: OffsetDateTime,
     adds: Vec<(Kind, Item, OffsetDateTime)>,
     learn: Vec<(Lane, Learn)>,
+    /// Destinations that the mail of a suspended domain comes to.
+    suspended: Vec<String>,
     notices: Vec<(Item, OffsetDateTime)>,
 }
 
@@ -68,8 +71,7 @@ pub(crate) async fn commit(
         Some(at) => (*lane, Learn::Unavailable { concurrency, until: at.min(back_off) }),
         None => (*lane, Learn::Success { concurrency, max }),
     });
-    let suspend = suspended.iter().map(|destination| (Lane::remote(destination), Learn::Suspend));
-    Ok(Written { now, learn: learn.chain(suspend).collect(), adds: effects.adds, notices })
+    Ok(Written { now, learn: learn.collect(), suspended, adds: effects.adds, notices })
 }
 
 /// Suspends destinations that the mail of a suspended domain comes to; returns them.
@@ -109,7 +111,7 @@ async fn end(connection: &mut PgConnection, effects: &Effects<'_>, ended: &[Mess
 
 impl Written {
     pub(super) fn nothing(now: OffsetDateTime) -> Self {
-        Self { now, adds: Vec::new(), learn: Vec::new(), notices: Vec::new() }
+        Self { now, adds: Vec::new(), learn: Vec::new(), suspended: Vec::new(), notices: Vec::new() }
     }
 
     /// Brings the schedule up to the ledger. What Redis does not take now is found again by the sweep.
@@ -128,6 +130,9 @@ impl Written {
                 if let Err(error) = hub.schedule.learn(lane, learn, now).await {
                     hub.redis_failed(&error);
                 }
+            }
+            if let Err(error) = fill::suspend(hub, &self.suspended).await {
+                hub.compare_again(&error);
             }
             if !ends.is_empty()
                 && let Err(error) = hub.schedule.settle(&ends, now).await

@@ -86,6 +86,23 @@ impl Stores {
         .await;
     }
 
+    /// Whether the schedule holds a destination back because it is suspended.
+    pub(crate) async fn holds_back(&self) -> bool {
+        let client = redis::Client::open(self.redis.url()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let keys: Vec<Vec<u8>> =
+            redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("the keys");
+        for key in keys {
+            let has: Result<bool, _> =
+                redis::cmd("HEXISTS").arg(key).arg("suspended").query_async(&mut connection).await;
+            // What is no hash has none.
+            if has.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) async fn flush_redis(&self) {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");

@@ -75,6 +75,45 @@ async fn a_suspended_destination_gets_nothing_until_it_is_resumed() {
     queue.stop().await;
 }
 
+/// Found by an audit: a replica that had read the ledger told the schedule after another had resumed, and what waited for
+/// the destination was held back for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_resumed_stays_so_though_another_replica_has_just_read_otherwise() {
+    let stores = Stores::new().await;
+    let queue = stores.queue(&[]).await;
+    let destination = "mx.example.org".to_owned();
+    let request = SuspendRequest { destination: destination.clone(), reason: "test".into() };
+    queue.admin().suspend(request).await.unwrap();
+    queue.accept(vec![message("a@example.net", &["b@example.org"]).1]).await;
+    let mut router = queue.worker(WorkKind::Route, 1, 10).await;
+    let batch = router.batch().await;
+    router.route(&batch, remote).await;
+
+    // The ledger is slow to forget; another replica starts meanwhile, and compares the schedule with it.
+    let mut lock = stores.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE spool.suspension IN SHARE MODE").execute(&mut *lock).await.unwrap();
+    let held_back = async |held: bool| {
+        until("the schedule to be told", LIMIT, async || (stores.holds_back().await == held).then_some(()))
+            .await;
+    };
+    let resume = async { queue.admin().resume(ResumeRequest { destination }).await.unwrap() };
+    let compare = async {
+        held_back(false).await;
+        let other = stores.queue(&[]).await;
+        held_back(true).await;
+        lock.rollback().await.unwrap();
+        other
+    };
+    let (_, other) = tokio::join!(resume, compare);
+
+    let mut relay = queue.worker(WorkKind::Remote, 1, 10).await;
+    let batch = relay.batch().await;
+    assert_eq!(relay.outcome(&batch, |_| delivered()).await, []);
+    drop((router, relay));
+    queue.stop().await;
+    other.stop().await;
+}
+
 /// Found by an audit: a domain that nothing waited for yet was not suspended, and one for which nothing waited any more
 /// was not resumed.
 #[tokio::test(flavor = "multi_thread")]
