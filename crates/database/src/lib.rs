@@ -116,7 +116,9 @@ impl Database {
     pub fn standing(&self, options: PgConnectOptions, connections: u32) -> Standing {
         // Few statements, again and again: for one message on an idle system, planning is half of their cost.
         let options = options.options([("plan_cache_mode", "force_generic_plan")]);
-        Standing::new(options, connections, self.acquire_timeout, self.statement_timeout)
+        // Postgres' own word that a statement takes too long comes first: it says that nothing was done, silence does not.
+        let limit = self.statement_timeout + (self.statement_timeout / 8).min(Duration::from_secs(1));
+        Standing::new(options, connections, self.acquire_timeout, limit)
     }
 }
 
