@@ -113,15 +113,15 @@ async fn work_is_given_back_where_postgres_stays_away() {
     let through = proxy.address().to_string();
     let mut world = World::on(owner.clone(), |config| {
         config.database.url = config.database.url.replace(postgres, &through);
-        config.database.acquire_timeout = Duration::from_secs(1);
+        config.database.acquire_timeout = Duration::from_secs(2);
+        config.database.statement_timeout = Duration::from_secs(2);
         config.work.patience = Duration::from_millis(300);
     })
     .await;
     let alice = Uuid::now_v7();
     world.deliver(alice, "\r\n").await;
     let item = world.item(alice, "\r\n").await;
-    proxy.set(Flow::Refused);
-    proxy.cut();
+    proxy.set(Flow::HalfOpen);
     world.queue.send(batch(vec![item.clone()])).await;
     let released = match world.queue.heard().await {
         Heard::Release(release) => release.items,

@@ -26,7 +26,7 @@ pub(crate) use queue::{Heard, Queue, statuses};
 use router::Router;
 pub(crate) use router::{KEY, Mood, OTHER_SCOPE, OTHER_TENANT};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     /// As the database's owner.
