@@ -7,8 +7,9 @@ use posthorn_testkit::{stores, wait};
 
 /// What local-delivery is to be set to before [`nothing_is_orphaned`] is asked: what nothing refers to is collected at
 /// once. Only when nothing more is appended.
-pub const COLLECT_AT_ONCE: [&str; 3] = [
+pub const COLLECT_AT_ONCE: [&str; 4] = [
     "local_delivery.mailbox.append_timeout=500ms",
+    "local_delivery.work.patience=500ms",
     "local_delivery.collect.grace=1s",
     "local_delivery.collect.every=1s",
 ];
