@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::fill;
 use crate::in_hand::InHand;
 use crate::leases::Leases;
 use crate::level::Level;
@@ -80,8 +81,15 @@ impl Hub {
         self.compare_again(error);
     }
 
-    /// Something kept the schedule from being changed as the ledger was.
-    pub(crate) fn compare_again(&self, error: &dyn std::error::Error) {
+    /// The schedule was not brought up to the ledger.
+    pub(crate) fn schedule_failed(&self, error: &fill::Error) {
+        match error {
+            fill::Error::Redis(error) => self.redis_failed(error),
+            other => self.compare_again(other),
+        }
+    }
+
+    fn compare_again(&self, error: &dyn std::error::Error) {
         tracing::warn!(%error, "the schedule could not be changed: it will be compared with the spool");
         self.recover.notify_one();
     }

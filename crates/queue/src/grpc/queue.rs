@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::callers::Callers;
 use crate::error::failed;
+use crate::fill;
 use crate::hub::Hub;
 use crate::message::{Place, Recipient, State};
 use crate::operate::{Operation, operate};
@@ -110,9 +111,10 @@ impl QueueService for Queue {
         let destinations = self.destinations(&request.destination).await?;
         let (pool, name) = (&self.hub.pool, request.destination.as_str());
         spool::admin::suspend(pool, name, &destinations, &request.reason).await.map_err(failed)?;
-        for destination in &destinations {
-            self.learn(destination, Learn::Suspend).await?;
-        }
+        fill::suspend(&self.hub, &destinations).await.map_err(|error| {
+            self.hub.schedule_failed(&error);
+            schedule_away()
+        })?;
         tracing::info!(destination = request.destination, reason = request.reason, "suspended");
         Ok(Response::new(SuspendResponse { destinations }))
     }
@@ -122,13 +124,9 @@ impl QueueService for Queue {
         let destinations = self.destinations(&request.destination).await?;
         // The schedule first: should it be away, the suspension is not forgotten half. And once more, for who has read
         // the ledger before and told the schedule since.
-        for destination in &destinations {
-            self.learn(destination, Learn::Resume).await?;
-        }
+        self.resume_in_schedule(&destinations).await?;
         let destinations = spool::admin::resume(&self.hub.pool, &destinations).await.map_err(failed)?;
-        for destination in &destinations {
-            self.learn(destination, Learn::Resume).await?;
-        }
+        self.resume_in_schedule(&destinations).await?;
         self.hub.wake.wake(Kind::Remote);
         tracing::info!(destination = request.destination, "resumed");
         Ok(Response::new(ResumeResponse { destinations }))
@@ -209,13 +207,20 @@ impl Queue {
         Ok(names)
     }
 
-    async fn learn(&self, destination: &str, learn: Learn) -> Result<(), Status> {
-        let now = self.hub.now();
-        self.hub.schedule.learn(Lane::remote(destination), learn, now).await.map_err(|error| {
-            self.hub.redis_failed(&error);
-            unavailable("SCHEDULE_AWAY", "the schedule is away", Duration::from_secs(5))
-        })
+    async fn resume_in_schedule(&self, destinations: &[String]) -> Result<(), Status> {
+        for destination in destinations {
+            let resumed = self.hub.schedule.learn(Lane::remote(destination), Learn::Resume, self.hub.now());
+            resumed.await.map_err(|error| {
+                self.hub.redis_failed(&error);
+                schedule_away()
+            })?;
+        }
+        Ok(())
     }
+}
+
+fn schedule_away() -> Status {
+    unavailable("SCHEDULE_AWAY", "the schedule is away", Duration::from_secs(5))
 }
 
 fn condition(filter: Filter) -> Result<Condition, Status> {

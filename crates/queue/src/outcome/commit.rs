@@ -132,7 +132,7 @@ impl Written {
                 }
             }
             if let Err(error) = fill::suspend(hub, &self.suspended).await {
-                hub.compare_again(&error);
+                hub.schedule_failed(&error);
             }
             if !ends.is_empty()
                 && let Err(error) = hub.schedule.settle(&ends, now).await

@@ -88,8 +88,7 @@ impl Stores {
 
     /// Whether the schedule holds a destination back because it is suspended.
     pub(crate) async fn holds_back(&self) -> bool {
-        let client = redis::Client::open(self.redis.url()).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let mut connection = self.redis().await;
         let keys: Vec<Vec<u8>> =
             redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("the keys");
         for key in keys {
@@ -104,9 +103,12 @@ impl Stores {
     }
 
     pub(crate) async fn flush_redis(&self) {
+        redis::cmd("FLUSHALL").exec_async(&mut self.redis().await).await.expect("it flushes");
+    }
+
+    async fn redis(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.url()).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
-        redis::cmd("FLUSHALL").exec_async(&mut connection).await.expect("it flushes");
+        client.get_multiplexed_async_connection().await.expect("Redis answers")
     }
 }
 
