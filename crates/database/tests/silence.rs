@@ -1,6 +1,5 @@
 //! Connections that are kept, and such over which no answer comes any more.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use posthorn_database::{Database, Standing, limited};
@@ -10,12 +9,9 @@ use sqlx::PgConnection;
 /// A database behind a way that can break, and its settings.
 async fn world() -> (Proxy, Database) {
     let url = posthorn_testkit::stores::database().await;
-    let (user, rest) = url.split_once('@').expect("the URL names a user");
-    let (address, name) = rest.split_once('/').expect("the URL names a database");
-    let postgres: SocketAddr = address.parse().expect("Postgres is at an address");
-    let proxy = Proxy::start(([127, 0, 0, 1], 0).into(), vec![postgres]).await.expect("the proxy starts");
+    let (proxy, url) = Proxy::before_postgres(&url).await.expect("the proxy starts");
     let database = Database {
-        url: format!("{user}@{}/{name}", proxy.address()),
+        url,
         max_connections: 2,
         acquire_timeout: Duration::from_secs(4),
         statement_timeout: Duration::from_secs(1),

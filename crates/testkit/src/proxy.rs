@@ -56,6 +56,16 @@ impl Proxy {
         Ok(Self { address, flow, cuts, accepting: accepting.abort_handle() })
     }
 
+    /// Stands before the Postgres of a URL; also the URL that leads through it.
+    pub async fn before_postgres(url: &str) -> Result<(Self, String)> {
+        let (user, rest) = url.split_once('@').context("the URL names a user")?;
+        let (postgres, name) = rest.split_once('/').context("the URL names a database")?;
+        let postgres = postgres.parse().context("Postgres is at an address")?;
+        let proxy = Self::start(([127, 0, 0, 1], 0).into(), vec![postgres]).await?;
+        let through = format!("{user}@{}/{name}", proxy.address());
+        Ok((proxy, through))
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -106,13 +106,8 @@ async fn a_worker_that_stops_reports_what_it_does_and_gives_back_the_rest() {
 /// Another may reach Postgres; and the message may come to another end while this one waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_given_back_where_postgres_stays_away() {
-    let owner = stores::database().await;
-    let (_, place) = owner.split_once('@').unwrap();
-    let (postgres, _) = place.split_once('/').unwrap();
-    let proxy = Proxy::start(([127, 0, 0, 1], 0).into(), vec![postgres.parse().unwrap()]).await.unwrap();
-    let through = proxy.address().to_string();
-    let mut world = World::on(owner.clone(), |config| {
-        config.database.url = config.database.url.replace(postgres, &through);
+    let (proxy, through) = Proxy::before_postgres(&stores::database().await).await.unwrap();
+    let mut world = World::on(through, |config| {
         config.database.acquire_timeout = Duration::from_secs(2);
         config.database.statement_timeout = Duration::from_secs(2);
         config.work.patience = Duration::from_millis(300);
