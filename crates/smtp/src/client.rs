@@ -10,6 +10,7 @@
 mod capabilities;
 mod command;
 mod downgrade;
+mod ending;
 mod exchange;
 mod reply;
 mod session;
@@ -19,8 +20,9 @@ mod transaction;
 
 pub use capabilities::{Capabilities, Size};
 pub use downgrade::{Needs, Unconvertible, downgrade, needs};
+pub use ending::Ending;
 pub use reply::{Reply, ReplyError, ReplyReader};
-pub use session::{Ending, Session, Settings, Step};
+pub use session::{Session, Settings, Step};
 pub use stuffing::DotStuffer;
 pub use timeouts::Timeouts;
 pub use transaction::{Answer, Framing, Transaction};

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use posthorn_mail::{EnhancedStatus, Status};
 
+use super::ending::{Ending, out_of_place, protocol_error, said_too_much, unavailable};
 use super::exchange::{Exchange, Next};
 use super::{Answer, Capabilities, Framing, Reply, ReplyReader, Timeouts, Transaction};
 
@@ -41,29 +42,6 @@ pub enum Step {
     Done(Vec<Answer>),
     /// The connection is of no more use: close it.
     Close(Ending),
-}
-
-/// Why a session is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// QUIT was said.
-    Quit,
-    /// The server has our own name: mail would go in circles (RFC 5321 §5.1).
-    Loop(Status),
-    /// The server refused to go on (greeting, EHLO, 421): its words.
-    Refused(Status),
-    /// The connection broke, or was silent for too long, or what came was no SMTP.
-    Lost(Status),
-}
-
-impl Ending {
-    /// What to tell of recipients that were still waiting.
-    pub fn status(&self) -> Status {
-        match self {
-            Self::Quit => unavailable("the connection was closed"),
-            Self::Loop(status) | Self::Refused(status) | Self::Lost(status) => status.clone(),
-        }
-    }
 }
 
 /// The client's side of one SMTP connection, without the connection.
@@ -403,23 +381,4 @@ impl Session {
 fn tells_hosts_apart(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     name.contains('.') && !name.eq_ignore_ascii_case("localhost.localdomain")
-}
-
-/// RFC 3463 §3.5: a bad connection.
-fn unavailable(text: impl Into<String>) -> Status {
-    Status::new(451, EnhancedStatus::new(4, 4, 2), text)
-}
-
-/// RFC 3463 §3.6: other protocol trouble.
-fn protocol_error(text: String) -> Status {
-    Status::new(451, EnhancedStatus::new(4, 5, 0), text)
-}
-
-fn said_too_much() -> Status {
-    protocol_error("the server said more than it was asked".to_owned())
-}
-
-fn out_of_place(reply: &Reply) -> Status {
-    let code = reply.code();
-    protocol_error(format!("the server answered {code} where that has no meaning: {}", reply.status().text()))
 }
