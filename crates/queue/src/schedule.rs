@@ -4,6 +4,7 @@
 
 mod ask;
 mod connection;
+mod in_hand;
 mod item;
 mod keys;
 mod open;
@@ -108,56 +109,6 @@ impl Schedule {
             }
         }
         Ok(changed)
-    }
-
-    /// What this process leads by itself, in hand, is due at the end of a lease, should it die.
-    pub(crate) async fn take_in_hand(
-        &self,
-        kind: Kind,
-        items: &[Item],
-        until: OffsetDateTime,
-    ) -> RedisResult<()> {
-        self.set_due("NX", kind, items, until).await
-    }
-
-    /// What this process has in hand takes longer; what has been brought forward meanwhile, and leased, is left alone.
-    pub(crate) async fn keep_in_hand(
-        &self,
-        kind: Kind,
-        items: &[Item],
-        until: OffsetDateTime,
-    ) -> RedisResult<()> {
-        self.set_due("XX", kind, items, until).await
-    }
-
-    async fn set_due(&self, how: &str, kind: Kind, items: &[Item], at: OffsetDateTime) -> RedisResult<()> {
-        let at = millis(at);
-        for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
-            for items in items.chunks(ITEMS_A_CALL) {
-                let mut command = redis::cmd("ZADD");
-                command.arg(self.keys.of(kind, partition, "due")).arg(how);
-                for item in items {
-                    command.arg(at).arg(&item.bytes()[..]);
-                }
-                command.exec_async(&mut self.connection.clone()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What this process had in hand is done. Where another has leased it meanwhile, it finds nothing to do.
-    pub(crate) async fn done_in_hand(&self, kind: Kind, items: &[Item]) -> RedisResult<()> {
-        for ((kind, partition), items) in self.split(items.iter().map(|item| (kind, item.key, item))) {
-            for items in items.chunks(ITEMS_A_CALL) {
-                let mut command = redis::cmd("ZREM");
-                command.arg(self.keys.of(kind, partition, "due"));
-                for item in items {
-                    command.arg(&item.bytes()[..]);
-                }
-                command.exec_async(&mut self.connection.clone()).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Leases a batch of a partition.
@@ -327,10 +278,12 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use posthorn_stores::Redis;
+
     use super::*;
 
-    #[tokio::test]
-    async fn a_redis_that_forgets_while_it_is_filled_is_not_taken_for_full() {
+    /// An empty schedule, and its Redis, which lives as long as the value.
+    pub(super) async fn empty() -> (Schedule, Redis) {
         let redis = posthorn_testkit::stores::redis().await;
         let config = config::Redis {
             url: redis.url(),
@@ -338,7 +291,20 @@ mod tests {
             timeout: Duration::from_secs(5),
             partitions: 1,
         };
-        let schedule = Schedule::open(&config).expect("Redis answers");
+        (Schedule::open(&config).expect("a URL"), redis)
+    }
+
+    /// The same, and known to hold all there is.
+    pub(super) async fn filled(kind: Kind) -> (Schedule, Redis) {
+        let (schedule, redis) = empty().await;
+        assert!(schedule.begin_filling(kind, 0).await.expect("Redis answers"));
+        assert!(schedule.end_filling(kind, 0).await.expect("Redis answers"));
+        (schedule, redis)
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_forgets_while_it_is_filled_is_not_taken_for_full() {
+        let (schedule, _redis) = empty().await;
         assert!(schedule.begin_filling(Kind::Route, 0).await.expect("Redis answers"));
         assert!(!schedule.begin_filling(Kind::Route, 0).await.expect("Redis answers"), "one is at it");
         assert!(schedule.go_on_filling(Kind::Route, 0).await.expect("Redis answers"));

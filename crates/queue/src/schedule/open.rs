@@ -36,9 +36,9 @@ mod tests {
     use std::time::Duration;
 
     use posthorn_mail::MessageId;
-    use posthorn_service::config::Sources;
 
     use super::*;
+    use crate::schedule::tests::filled;
     use crate::schedule::{Add, Ask, Flow, Item, Key, Learn, Leasing};
 
     const KIND: Kind = Kind::Remote;
@@ -55,13 +55,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_is_open_while_a_worker_would_be_given_something_of_it() {
-        let redis = posthorn_testkit::stores::redis().await;
-        let command_line = vec![("queue.redis.url".to_owned(), redis.url())];
-        let sources = Sources { command_line, ..Default::default() };
-        let config = crate::Config::load(&sources).expect("the settings are good");
-        let schedule = Schedule::open(&config.redis).expect("a URL");
-        assert!(schedule.begin_filling(KIND, 0).await.expect("Redis answers"));
-        assert!(schedule.end_filling(KIND, 0).await.expect("Redis answers"));
+        let (schedule, _redis) = filled(KIND).await;
         let (now, minute) = (OffsetDateTime::now_utc(), Duration::from_secs(60));
         let open = async |at| schedule.open_lanes(KIND, at).await.expect("Redis answers");
         let (slow, other) = (Lane::remote("slow"), Lane::remote("other"));

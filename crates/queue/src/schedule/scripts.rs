@@ -14,6 +14,7 @@ pub(super) struct Scripts {
     pub(super) settle: Script,
     pub(super) lane: Script,
     pub(super) restore: Script,
+    pub(super) done: Script,
 }
 
 pub(super) fn scripts() -> &'static Scripts {
@@ -31,6 +32,7 @@ pub(super) fn scripts() -> &'static Scripts {
         settle: script!("settle.lua"),
         lane: script!("lane.lua"),
         restore: script!("restore.lua"),
+        done: script!("done.lua"),
     })
 }
 
