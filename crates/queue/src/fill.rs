@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::hub::Hub;
 use crate::in_hand::UNKNOWN;
 use crate::schedule::{Add, Item, Kind, Lane, Learn};
-use crate::spool::{self, find::Due};
+use crate::spool::{self, find::Due, find::Place};
 
 /// Messages looked at in one step.
 const PAGE: i64 = 2000;
@@ -170,20 +170,16 @@ pub(crate) async fn suspend(hub: &Hub, destinations: &[String]) -> Result<(), Er
 
 /// A place before all work.
 fn beginning() -> Place {
-    (OffsetDateTime::UNIX_EPOCH, MessageId::from(Uuid::nil()))
+    (OffsetDateTime::UNIX_EPOCH, MessageId::from(Uuid::nil()), 0)
 }
-
-/// A place in the order of what is overdue.
-type Place = (OffsetDateTime, MessageId);
 
 /// Adds work that is overdue and not scheduled, a page from `place` on; returns where the next page begins, or `None` at
 /// the end. What waits in a long line is overdue, too, and is passed over there; hence the pages.
 async fn sweep(hub: &Hub, place: Place) -> Result<Option<Place>, Error> {
     let now = hub.now();
     let before = now - hub.config.sweep.overdue;
-    let mut due = hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
-    let full = due.len() as i64 >= PAGE;
-    let next = due.last().filter(|_| full).map(|last| (last.at, last.item.key.message));
+    let (mut due, next) =
+        hub.standing.with(async |c| spool::find::overdue(c, place, before, PAGE).await).await?;
     leave_in_hand(&mut due, now);
     let found = add(hub, &due).await?;
     if found > 0 {

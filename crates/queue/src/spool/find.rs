@@ -81,28 +81,38 @@ pub(super) async fn work_of(connection: &mut PgConnection, messages: Vec<Uuid>) 
     Ok(rows.into_iter().filter_map(due).collect())
 }
 
+/// A recipient's place in the order of what is overdue: since when, of which message, its number.
+pub(crate) type Place = (OffsetDateTime, MessageId, i32);
+
 /// Work that should have been begun before `before`, beginning after the place `after`, in order; at most `limit`
-/// recipients' worth. With the place of the last.
+/// recipients' worth. With the place of the last if there may be more.
 pub(crate) async fn overdue(
     postgres: impl PgExecutor<'_>,
-    after: (OffsetDateTime, MessageId),
+    after: Place,
     before: OffsetDateTime,
     limit: i64,
-) -> sqlx::Result<Vec<Due>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT r.message_id, r.lane, r.state, m.flow, r.next_attempt_at
+) -> sqlx::Result<(Vec<Due>, Option<Place>)> {
+    let rows: Vec<(Uuid, i64, i16, i64, OffsetDateTime, i32)> = sqlx::query_as(
+        "SELECT r.message_id, r.lane, r.state, m.flow, r.next_attempt_at, r.recipient_no
          FROM spool.recipient r JOIN spool.message m ON m.message_id = r.message_id
-         WHERE r.next_attempt_at >= $1 AND r.next_attempt_at < $3 AND (r.next_attempt_at, r.message_id) > ($1, $2)
+         WHERE r.next_attempt_at >= $1 AND r.next_attempt_at < $4
+           AND (r.next_attempt_at, r.message_id, r.recipient_no) > ($1, $2, $3)
            AND NOT m.held AND NOT m.poison
-         ORDER BY r.next_attempt_at, r.message_id LIMIT $4",
+         ORDER BY r.next_attempt_at, r.message_id, r.recipient_no LIMIT $5",
     )
     .bind(after.0)
     .bind(after.1.uuid())
+    .bind(after.2)
     .bind(before)
     .bind(limit)
     .fetch_all(postgres)
     .await?;
-    Ok(rows.into_iter().filter_map(due).collect())
+    let last = rows.last().filter(|_| rows.len() as i64 >= limit);
+    let last = last.map(|(message, _, _, _, at, no)| (*at, MessageId::from(*message), *no));
+    let work = rows
+        .into_iter()
+        .filter_map(|(message, lane, state, flow, at, _)| due((message, lane, state, flow, at)));
+    Ok((work.collect(), last))
 }
 
 /// When the next message must be looked at.
@@ -194,4 +204,41 @@ pub(crate) async fn held(postgres: impl PgExecutor<'_>, ids: &[MessageId]) -> sq
             .fetch_all(postgres)
             .await?;
     Ok(rows.into_iter().map(MessageId::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    /// Found by an audit: of so many recipients due at one instant the rest was passed over.
+    #[tokio::test]
+    async fn a_page_may_end_within_a_message() {
+        let database = posthorn_testkit::stores::database().await;
+        posthorn_content::migrate(&database).await.expect("content migrates");
+        crate::migrate(&database).await.expect("spool migrates");
+        let mut connection = PgConnection::connect(&database).await.expect("the database answers");
+        sqlx::raw_sql(
+            "INSERT INTO spool.message (message_id, sender, received_at, expires_at, timer_at, size, body, smtputf8, ret,
+                 origin, traceparent, flow, recipients, pending)
+             SELECT gen_random_uuid(), '', now(), now(), now(), 0, 0, false, 0, '', '', 0, 5, 5 FROM generate_series(1, 2);
+             INSERT INTO spool.recipient (message_id, recipient_no, address, state, lane, next_attempt_at)
+             SELECT message_id, no, '', 2, no, received_at - interval '1 hour'
+             FROM spool.message, generate_series(1, 5) no",
+        )
+        .execute(&mut connection)
+        .await
+        .expect("a spool");
+        let (mut place, mut lanes) =
+            ((OffsetDateTime::UNIX_EPOCH, MessageId::from(Uuid::nil()), 0), Vec::new());
+        loop {
+            let now = OffsetDateTime::now_utc();
+            let (due, next) = overdue(&mut connection, place, now, 3).await.expect("the database answers");
+            lanes.extend(due.iter().map(|due| due.item.key.lane.column()));
+            let Some(next) = next else { break };
+            place = next;
+        }
+        assert_eq!(lanes, [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]);
+    }
 }
