@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::effects::Effects;
 use crate::message::{Change, Moment, Place, Recipient, State};
-use crate::notice::Occasion;
+use crate::notice::{Occasion, wanted};
 use crate::schedule::{Key, Kind, Lane};
 use crate::trace;
 
@@ -79,8 +79,11 @@ impl Routing<'_, '_> {
     /// Applies the decisions about an item's recipients; those that do not wait for one are passed over.
     pub(crate) fn apply(&mut self, key: Key, waiting: &[Recipient], results: Vec<Routed>, jitter: f64) {
         let Some(moment) = self.effects.moment(key.message, jitter) else { return };
-        for mut result in results {
-            let Some(recipient) = waiting.iter().find(|r| r.no == result.no) else { continue };
+        let asked = |result: Routed| Some((waiting.iter().find(|r| r.no == result.no)?, result));
+        let mut results: Vec<_> = results.into_iter().filter_map(asked).collect();
+        // Of several that come to the same address the first one's copy is made.
+        results.sort_by_key(|(recipient, result)| hears_less(recipient, result));
+        for (recipient, mut result) in results {
             if self.effects.changed.contains_key(&(key.message, result.no)) {
                 continue;
             }
@@ -131,10 +134,11 @@ impl Routing<'_, '_> {
         let to_list = targets.iter().any(|target| target.sender.is_some());
         recipient.end(State::Expanded);
         self.say(id, &recipient, EventKind::Expanded, ways(&targets));
-        // RFC 3461 §5.2.7.2, §5.2.7.3: success for several is told here and now; for the one behind an alias it is
-        // told by who delivers to it.
+        // RFC 3461 §5.2.7.2, §5.2.7.3: success for several is told here and now, and a list has it with that; for the one
+        // behind an alias it is told by who delivers to it.
         if several || to_list {
-            self.effects.tell(id, &recipient, Occasion::Success, Action::Expanded);
+            let action = if to_list { Action::Delivered } else { Action::Expanded };
+            self.effects.tell(id, &recipient, Occasion::Success, action);
         }
         for target in targets {
             if self.goes_there(id, &target) {
@@ -184,6 +188,14 @@ impl Routing<'_, '_> {
         let event = trace::of_recipient(id, self.effects.now, kind, recipient);
         self.effects.event(id, Event { detail, ..event });
     }
+}
+
+/// Whom the sender hears less of comes later: a list's owner is told of its members, and what was not asked for is not
+/// told at all.
+fn hears_less(recipient: &Recipient, result: &Routed) -> [bool; 3] {
+    let of_list = recipient.sender.is_some() || result.targets.iter().any(|target| target.sender.is_some());
+    let unasked = |occasion| !wanted(recipient.notify, occasion);
+    [of_list, unasked(Occasion::Failure), unasked(Occasion::Success)]
 }
 
 /// Moves a recipient as was decided.
