@@ -11,9 +11,10 @@ mod open;
 mod scripts;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
-use redis::aio::ConnectionManagerConfig;
+use redis::aio::{ConnectionManagerConfig, PubSub};
 use redis::{RedisResult, Script, Value};
 use time::OffsetDateTime;
 
@@ -37,6 +38,8 @@ const FILLING: &str = "30000";
 pub(crate) struct Schedule {
     connection: Connection,
     client: redis::Client,
+    /// How long a command may take.
+    timeout: Duration,
     keys: Keys,
     scripts: &'static Scripts,
 }
@@ -54,25 +57,28 @@ impl Schedule {
         Ok(Self {
             connection: Connection::open(client.clone(), settings)?,
             client,
+            timeout: config.timeout,
             keys: Keys::new(&config.prefix, config.partitions),
             scripts: scripts(),
         })
     }
 
-    /// For subscriptions.
-    pub(crate) fn client(&self) -> &redis::Client {
-        &self.client
-    }
-
-    /// The channel that tells other replicas of new work.
-    pub(crate) fn channel(&self) -> String {
-        self.keys.channel()
+    /// Hears what replicas are told from now on. It takes no longer than two commands may.
+    pub(crate) async fn listen(&self) -> RedisResult<PubSub> {
+        let subscribed = async {
+            let mut subscription = self.client.get_async_pubsub().await?;
+            subscription.subscribe(self.keys.channel()).await?;
+            Ok(subscription)
+        };
+        // The library would wait for an answer for ever, and Redis may be gone without a word.
+        let silent = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        tokio::time::timeout(self.timeout * 2, subscribed).await.unwrap_or_else(silent)
     }
 
     /// Tells the other replicas something.
     pub(crate) async fn publish(&self, message: &[u8]) -> RedisResult<()> {
         let mut command = redis::cmd("PUBLISH");
-        command.arg(self.channel()).arg(message);
+        command.arg(self.keys.channel()).arg(message);
         command.exec_async(&mut self.connection.clone()).await
     }
 

@@ -201,9 +201,7 @@ impl Wake {
 
     async fn listen(&self, schedule: &Schedule) {
         loop {
-            if let Ok(mut subscription) = schedule.client().get_async_pubsub().await
-                && subscription.subscribe(schedule.channel()).await.is_ok()
-            {
+            if let Ok(mut subscription) = schedule.listen().await {
                 // What was said before the subscription was not heard.
                 Kind::ALL.into_iter().for_each(|kind| self.wake_here(kind));
                 self.0.watching.notify_one();
