@@ -140,6 +140,21 @@ pub async fn limited<T>(limit: Duration, work: impl Future<Output = sqlx::Result
     }
 }
 
+/// Whether the way to Postgres is at fault, and not what was asked: the same may succeed over another connection.
+pub fn is_broken(error: &sqlx::Error) -> bool {
+    // A connection that is closed before Postgres has said a word, as a balancer without a server does, is for sqlx a
+    // breach of the protocol.
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use posthorn_service::config::{Sources, load};

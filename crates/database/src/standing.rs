@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{TRUSTED, limited};
+use crate::{TRUSTED, is_broken, limited};
 
 /// Connections that stay open between uses.
 #[derive(Debug)]
@@ -100,9 +100,8 @@ impl Standing {
 /// Postgres could not be reached, or starts or stops just now: nothing was asked of it.
 fn not_connected(error: sqlx::Error) -> sqlx::Error {
     let away = match &error {
-        sqlx::Error::Io(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
+        error => is_broken(error),
     };
     if away { sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, error)) } else { error }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use posthorn_database::{Database, Standing, limited};
+use posthorn_database::{Database, Standing, is_broken, limited};
 use posthorn_testkit::proxy::{Flow, Proxy};
 use sqlx::PgConnection;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 
 /// A database behind a way that can break, and its settings.
 async fn world() -> (Proxy, Database) {
@@ -73,4 +75,33 @@ async fn a_pool_comes_back_from_silence() {
     limited(Duration::from_millis(200), ask()).await.unwrap_err();
     proxy.set(Flow::Passes);
     assert_ne!(ask().await.unwrap(), first);
+}
+
+/// Found by an audit: mail was put off as if Postgres had refused it.
+#[tokio::test]
+async fn a_door_with_no_postgres_behind_it_is_no_refusal() {
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://role@{}/db", door.local_addr().unwrap());
+    let closes = async {
+        loop {
+            let (mut stream, _) = door.accept().await.unwrap();
+            // What a client asks first; read, so that it hears of an end and not of a reset.
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+        }
+    };
+    let (_proxy, database) = world().await;
+    let database = Database { url, ..database };
+    let standing = database.standing(database.options("test").unwrap(), 1);
+    let pool = database.pool(database.options("test").unwrap(), 1);
+    let look = async {
+        let Err(sqlx::Error::Io(error)) = standing.lend().await else {
+            panic!("it is said to be something else")
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
+        assert!(is_broken(&pool.acquire().await.unwrap_err()));
+    };
+    tokio::select! {
+        () = closes => {}
+        () = look => {}
+    }
 }

@@ -51,17 +51,12 @@ pub async fn migrate(url: &str) -> Result<(), sqlx::migrate::MigrateError> {
 /// Whether an error means that Postgres, or the way to it, is away, and not that the statement is wrong.
 pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
         // Class 08 connection, 40 rolled back (deadlock, serialization), 53 resources, 57 operator (shutdown, cancel).
         sqlx::Error::Database(error) => error
             .code()
             .and_then(|code| code.get(..2).map(|class| ["08", "40", "53", "57"].contains(&class)))
             .unwrap_or(false),
-        _ => false,
+        error => posthorn_database::is_broken(error),
     }
 }
 

@@ -46,11 +46,7 @@ impl From<sqlx::Error> for Error {
             {
                 Self::Unavailable(sqlx::Error::Database(error))
             }
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            error if posthorn_database::is_broken(&error) => Self::Unavailable(error),
             error => Self::Broken(error.to_string()),
         }
     }

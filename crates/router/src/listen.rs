@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use posthorn_database::limited;
 use posthorn_service::{Need, wait_for};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
@@ -24,7 +25,7 @@ pub(crate) async fn listen(
 ) {
     loop {
         let (pool, told) = (pool.clone(), Arc::clone(&cache));
-        let connected = async move || connect(pool.clone(), Arc::clone(&told)).await;
+        let connected = async move || connect(pool.clone(), Arc::clone(&told), heartbeat).await;
         let Some(listener) = wait_for(&need, &shutdown, connected).await else { return };
         tracing::debug!("directory changes are being told");
         tokio::select! {
@@ -38,13 +39,16 @@ pub(crate) async fn listen(
     }
 }
 
-async fn connect(pool: PgPool, cache: Arc<Cache>) -> Result<PgListener, sqlx::Error> {
+async fn connect(pool: PgPool, cache: Arc<Cache>, heartbeat: Duration) -> Result<PgListener, sqlx::Error> {
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
-    // The schema may not have been made yet.
-    sqlx::query("SELECT FROM directory.tenants LIMIT 1").execute(&mut listener).await?;
+    let listening = async {
+        listener.listen(CHANNEL).await?;
+        // The schema may not have been made yet.
+        sqlx::query("SELECT FROM directory.tenants LIMIT 1").execute(&mut listener).await
+    };
+    limited(heartbeat, listening).await?;
     // After LISTEN has been answered no change is missed; before, any may have been. Before whoever waits for this
     // connection is told that it stands: they may rely on what is kept.
     cache.connected();

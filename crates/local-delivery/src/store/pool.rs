@@ -74,11 +74,6 @@ pub(crate) enum Kind {
 /// Tells failures apart (SQLSTATE classes of the PostgreSQL manual, appendix A).
 pub(crate) fn kind(error: &sqlx::Error) -> Kind {
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => Kind::Away,
         sqlx::Error::Database(error) => match error.code().as_deref() {
             // Serialization failure, deadlock, lock not available.
             Some("40001" | "40P01" | "55P03") => Kind::Victim,
@@ -90,6 +85,7 @@ pub(crate) fn kind(error: &sqlx::Error) -> Kind {
             }
             _ => Kind::Broken,
         },
+        error if posthorn_database::is_broken(error) => Kind::Away,
         _ => Kind::Broken,
     }
 }

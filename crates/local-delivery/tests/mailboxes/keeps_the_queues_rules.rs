@@ -104,8 +104,7 @@ async fn a_worker_that_stops_reports_what_it_does_and_gives_back_the_rest() {
 }
 
 /// Another may reach Postgres; and the message may come to another end while this one waits.
-#[tokio::test(flavor = "multi_thread")]
-async fn work_is_given_back_where_postgres_stays_away() {
+async fn work_is_given_back_where_postgres_stays_away(flow: Flow) {
     let (proxy, through) = Proxy::before_postgres(&stores::database().await).await.unwrap();
     let mut world = World::on(through, |config| {
         config.database.acquire_timeout = Duration::from_secs(2);
@@ -116,7 +115,10 @@ async fn work_is_given_back_where_postgres_stays_away() {
     let alice = Uuid::now_v7();
     world.deliver(alice, "\r\n").await;
     let item = world.item(alice, "\r\n").await;
-    proxy.set(Flow::HalfOpen);
+    proxy.set(flow);
+    if flow == Flow::Refused {
+        proxy.cut();
+    }
     world.queue.send(batch(vec![item.clone()])).await;
     let released = match world.queue.heard().await {
         Heard::Release(release) => release.items,
@@ -127,4 +129,14 @@ async fn work_is_given_back_where_postgres_stays_away() {
     proxy.set(Flow::Passes);
     assert_eq!(world.queue.work(vec![item]).await, ["250 2.0.0 delivered to the mailbox"]);
     world.service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_given_back_where_postgres_is_silent() {
+    work_is_given_back_where_postgres_stays_away(Flow::HalfOpen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_given_back_where_postgres_cannot_be_reached() {
+    work_is_given_back_where_postgres_stays_away(Flow::Refused).await;
 }
