@@ -137,7 +137,7 @@ async fn what_was_asked_for_is_told_though_others_come_to_the_same_address() {
 async fn told(queue: &Queue, router: &mut Worker) -> Vec<(String, Action)> {
     let mut told = Vec::new();
     for item in router.batch().await.items {
-        let report = Report::parse(&queue.content(&item.message_id).await).unwrap();
+        let report = Report::parse(&queue.content(&item.message_id).await).expect("a report");
         told.extend(report.recipients.iter().map(|r| (r.final_recipient.to_string(), r.action)));
     }
     told
