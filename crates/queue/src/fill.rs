@@ -194,13 +194,16 @@ fn leave_in_hand(due: &mut Vec<Due>, now: OffsetDateTime) {
     due.retain(|due| due.kind != Kind::Route || due.at < now - UNKNOWN);
 }
 
+/// Schedules what the schedule does not have, or has for later than the ledger says: whoever changed the ledger could not
+/// tell it.
 async fn add(hub: &Hub, due: &[Due]) -> Result<u64, Error> {
     let now = hub.now();
+    let how = Add::IfAbsent { late: now + hub.config.lease.length };
     let mut found = 0;
     for kind in Kind::ALL {
         let of_kind = due.iter().filter(|d| d.kind == kind);
         let items: Vec<(Item, OffsetDateTime)> = of_kind.map(|d| (d.item, d.at)).collect();
-        let added = hub.schedule.add(kind, Add::IfAbsent, &items, now).await?;
+        let added = hub.schedule.add(kind, how, &items, now).await?;
         if added > 0 {
             hub.wake.wake(kind);
         }

@@ -102,12 +102,15 @@ impl Schedule {
         items: &[(Item, OffsetDateTime)],
         now: OffsetDateTime,
     ) -> RedisResult<u64> {
-        let how = if how == Add::Sooner { "sooner" } else { "absent" };
+        let how = match how {
+            Add::Sooner => "sooner".to_owned(),
+            Add::IfAbsent { late } => millis(late).to_string(),
+        };
         let mut changed = 0;
         for (partition, items) in self.split(items.iter().map(|item| (kind, item.0.key, item))) {
             for items in items.chunks(ITEMS_A_CALL) {
                 let mut call = self.call(&self.scripts.add, partition);
-                call.arg(millis(now)).arg(how);
+                call.arg(millis(now)).arg(&how);
                 for (item, at) in items {
                     call.arg(&item.bytes()[..]).arg(millis(*at));
                 }
@@ -319,5 +322,33 @@ mod tests {
         assert!(!schedule.end_filling(Kind::Route, 0).await.expect("Redis answers"));
         assert!(schedule.begin_filling(Kind::Route, 0).await.expect("Redis answers"), "it is filled anew");
         assert!(schedule.end_filling(Kind::Route, 0).await.expect("Redis answers"));
+    }
+
+    /// Found by an audit: an operator's "now" that Redis did not hear of was passed over by every sweep.
+    #[tokio::test]
+    async fn what_waits_longer_than_the_ledger_says_is_brought_forward_unless_somebody_has_it() {
+        let (schedule, _redis) = filled(Kind::Remote).await;
+        let (now, lease) = (OffsetDateTime::now_utc(), Duration::from_secs(60));
+        let item = |to: &str| Item {
+            key: Key { message: posthorn_mail::MessageId::generate(), lane: Lane::remote(to) },
+            flow: Flow::of("", "a@example.net"),
+        };
+        let (late, soon, in_hand, leased) = (item("a"), item("b"), item("c"), item("d"));
+        let add = async |how, items: &[(Item, OffsetDateTime)]| {
+            schedule.add(Kind::Remote, how, items, now).await.expect("Redis answers")
+        };
+        let ask = Ask { now, until: now + 3 * lease, most: 10, concurrency: 1 };
+        let next = async || match schedule.lease(Kind::Remote, 0, &ask).await.expect("Redis answers") {
+            Leasing::Batch(batch) => Some(batch.items[0].0),
+            _ => None,
+        };
+        add(Add::Sooner, &[(leased, now)]).await;
+        assert_eq!(next().await, Some(leased), "it is leased for longer than others lease");
+        add(Add::Sooner, &[(late, now + 2 * lease), (soon, now + lease / 2)]).await;
+        schedule.take_in_hand(Kind::Remote, &[in_hand], now + lease).await.expect("Redis answers");
+
+        let owed = [late, soon, in_hand, leased].map(|item| (item, now));
+        assert_eq!(add(Add::IfAbsent { late: now + lease }, &owed).await, 1);
+        assert_eq!((next().await, next().await), (Some(late), None));
     }
 }

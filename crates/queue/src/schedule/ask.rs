@@ -9,8 +9,9 @@ use super::{Item, Key, Token};
 pub(crate) enum Add {
     /// They are brought forward; what is leased comes again after its outcome.
     Sooner,
-    /// They stay as they are.
-    IfAbsent,
+    /// They stay as they are, but for what nobody has and is not due before this time: it is brought forward. What
+    /// somebody has is due at the end of a lease at the latest.
+    IfAbsent { late: OffsetDateTime },
 }
 
 /// What a worker asks for.
