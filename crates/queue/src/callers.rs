@@ -5,7 +5,7 @@ use std::time::Duration;
 use posthorn_api::key::{self, Scope};
 use posthorn_api::routing::v1::VerifyKeyRequest;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
-use posthorn_service::{Channel, Networks};
+use posthorn_service::{Channel, Networks, within};
 use tonic::{Code, Request, Response, Status};
 
 /// How long the router may take to say whose key it is.
@@ -64,8 +64,7 @@ impl Callers {
     async fn verify(&self, key: &str, scope: Scope) -> Result<(), Status> {
         let mut router = self.router.clone();
         let asked = router.verify_key(VerifyKeyRequest { key: key.to_owned() });
-        let answer = tokio::time::timeout(TIMEOUT, asked).await;
-        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let answer = within(TIMEOUT, asked).await;
         let verified = key::verified(answer.map(Response::into_inner))?;
         scope.of_operator(&verified.tenant_id, &verified.scopes)
     }

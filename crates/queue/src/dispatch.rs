@@ -262,10 +262,15 @@ async fn give(hub: &Hub, worker: &Worker, leased: Leased) -> sqlx::Result<Option
             // They need not wait for the lease to end, and it is not their fault: the lease does not count.
             let back = |(item, _): &(Item, u8)| Settle { key: item.key, token, then: Then::Back };
             settle(hub, &leased.items.iter().map(back).collect::<Vec<_>>(), now).await;
+            // They may reach Postgres, and looked while these were leased.
+            hub.wake.wake_others(worker.kind);
             return Err(error);
         }
     };
     settle(hub, &loaded.aside, now).await;
+    if loaded.aside.iter().any(|end| !matches!(end.then, Then::Done)) {
+        hub.wake.wake(worker.kind);
+    }
     if loaded.items.is_empty() {
         return Ok(None);
     }

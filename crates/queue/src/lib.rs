@@ -36,6 +36,7 @@ use posthorn_api::trace::v1::trace_service_server::TraceServiceServer;
 use posthorn_api::work::v1::work_service_server::WorkServiceServer;
 use posthorn_service::{Error, Grpc, Process, Running};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, DEFAULTS};
 pub use spool::migrate;
@@ -96,9 +97,11 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     helpers.spawn(timer::run(hub.clone()));
     helpers.spawn(clean::run(hub.clone()));
     helpers.spawn(dispatch::pass_on_what_waits(hub.clone()));
-    helpers.spawn({
-        let hub = hub.clone();
-        async move { hub.wake.run(&hub.schedule, &hub.clock, &hub.shutdown).await }
+    // The other replicas hear of work until the last of it is written.
+    let written = CancellationToken::new();
+    let waking = tokio::spawn({
+        let (hub, written) = (hub.clone(), written.clone());
+        async move { hub.wake.run(&hub.schedule, &hub.clock, &written).await }
     });
 
     let spool = SpoolServiceServer::new(grpc::Spool { hub: hub.clone(), accept })
@@ -115,10 +118,12 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     process.shutdown.cancel();
     hub.cut.cancel();
     helpers.join_all().await;
-    let written = async { while writers.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
+    let last = async { while writers.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_WRITES, last).await.is_err() {
         tracing::warn!("some of what was handed in at the end could not be written");
     }
+    written.cancel();
+    let _ = waking.await;
     hub.standing.close().await;
     hub.pool.close().await;
     served

@@ -97,6 +97,11 @@ impl Wake {
         } else {
             self.wake_here(kind);
         }
+        self.wake_others(kind);
+    }
+
+    /// There is work of a kind that this replica cannot give out now.
+    pub(crate) fn wake_others(&self, kind: Kind) {
         self.0.untold.fetch_or(1 << kind as u8, Ordering::Relaxed);
         self.0.told.notify_one();
     }
@@ -143,26 +148,33 @@ impl Wake {
         told.for_each(|kind| self.wake_here(kind));
     }
 
-    /// Tells other replicas and listens to them, and keeps the clock, until told to stop.
-    pub(crate) async fn run(&self, schedule: &Schedule, clock: &Clock, shutdown: &CancellationToken) {
+    /// Tells other replicas and listens to them, and keeps the clock, until there is nothing more to tell of.
+    pub(crate) async fn run(&self, schedule: &Schedule, clock: &Clock, written: &CancellationToken) {
         tokio::select! {
             () = self.speak(schedule) => {}
             () = self.say_watching(schedule) => {}
             () = self.speak_events(schedule) => {}
             () = self.listen(schedule) => {}
             () = self.beat(schedule, clock) => {}
-            () = shutdown.cancelled() => {}
+            () = written.cancelled() => {}
         }
+        self.speak_of_work(schedule).await;
     }
 
     /// What came up while the last message was on its way goes into the next.
     async fn speak(&self, schedule: &Schedule) {
         loop {
             self.0.told.notified().await;
-            let kinds = self.0.untold.swap(0, Ordering::Relaxed);
-            self.say(schedule, WORK, &[kinds]).await;
-            self.wake_those(self.0.untold_here.swap(0, Ordering::Relaxed));
+            self.speak_of_work(schedule).await;
         }
+    }
+
+    async fn speak_of_work(&self, schedule: &Schedule) {
+        let kinds = self.0.untold.swap(0, Ordering::Relaxed);
+        if kinds != 0 {
+            self.say(schedule, WORK, &[kinds]).await;
+        }
+        self.wake_those(self.0.untold_here.swap(0, Ordering::Relaxed));
     }
 
     async fn say_watching(&self, schedule: &Schedule) {

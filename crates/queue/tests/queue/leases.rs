@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use posthorn_api::queue::v1 as admin;
-use posthorn_api::work::v1::WorkKind;
+use posthorn_api::work::v1::{WorkKind, work_response::Response};
 use posthorn_mail::MessageId;
 
 const SHORT: [(&str, &str); 2] = [("queue.lease.length", "5s"), ("queue.database.statement_timeout", "4s")];
@@ -327,4 +327,27 @@ async fn what_killed_its_workers_is_given_alone_and_takes_no_others_with_it() {
     }
     assert_eq!(queue.set_aside().await, [killer.to_string()]);
     queue.stop().await;
+}
+
+/// Found by an audit: what came up while a replica was stopping the others found by looking, once a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_hear_of_work_that_comes_up_while_a_queue_stops() {
+    let stores = Stores::new().await;
+    let (stopping, other) = (stores.queue(&[]).await, stores.queue(&[]).await);
+    let mut mailboxes = other.worker(WorkKind::Local, 10, 10).await;
+    let mut router = stopping.worker(WorkKind::Route, 10, 10).await;
+    let (id, item) = message("a@example.net", &["b@example.test"]);
+    stopping.accept(vec![item]).await;
+    let batch = router.batch().await;
+    stopping.process.shutdown.cancel();
+    assert!(matches!(
+        router.responses.message().await.expect("a word").and_then(|word| word.response),
+        Some(Response::GoAway(_))
+    ));
+    router.route(&batch, local).await;
+    let batch = mailboxes.batch().await;
+    assert_eq!(batch.items[0].message_id, posthorn_api::message_id_bytes(id));
+    drop((router, mailboxes));
+    stopping.stop().await;
+    other.stop().await;
 }
