@@ -43,7 +43,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let notices = process.ready.need("postgres notices");
     let store::Ways { writing, early, reading, pool } =
         store::connect(&config.database, config.work.writers).map_err(Error::fatal)?;
-    let (telling, hearing) = store::connect_for_notices(&config.database).map_err(Error::fatal)?;
+    let telling = store::connect_to_tell(&config.database).map_err(Error::fatal)?;
     let queue = posthorn_service::connect(&config.queue)?;
     let queues = posthorn_service::replicas(&config.queue)?;
     let router = posthorn_service::connect(&config.router)?;
@@ -68,7 +68,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let work = worker::run(queues, (writing, early), changed, config.work.clone(), process.clone(), needs);
     let sending = tokio::spawn(to_send.send(telling));
     let shutdown = &process.shutdown;
-    let listen = notify::listen(hearing, watched.clone(), notices, shutdown.clone());
+    let listen = notify::listen(config.database.clone(), watched.clone(), notices, shutdown.clone());
     let every = config.mailbox.recheck_watched_every;
     let recheck = notify::recheck(pool.clone(), watched, every, shutdown.clone());
     let collect = collect::run(queue.clone(), router, pool.clone(), config.collect.clone(), shutdown.clone());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use posthorn_database::Standing;
+use posthorn_database::{Database, Standing, limited};
 use posthorn_service::{Need, wait_for};
 use sqlx::postgres::PgListener;
 use sqlx::{PgConnection, PgPool};
@@ -27,6 +27,8 @@ const NOTICES: usize = 128;
 const WAITING: usize = 16 * 1024;
 /// What is sent when notices were lost.
 const EVERYTHING: &str = "*";
+/// How long nothing may be heard before it is asked whether anybody is there, and how long that may take.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Tells of changes that are committed. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -106,29 +108,37 @@ impl Notices {
 }
 
 /// Wakes the watchers of this process by what other replicas tell, until told to stop.
-pub(crate) async fn listen(pool: PgPool, watched: Watched, need: Need, shutdown: CancellationToken) {
-    let connect = move || listener(pool.clone());
+pub(crate) async fn listen(database: Database, watched: Watched, need: Need, shutdown: CancellationToken) {
+    let connect = move || listener(database.clone());
     while let Some(mut listener) = wait_for(&need, &shutdown, connect.clone()).await {
         // What was told while nobody listened is not known.
         watched.wake_all();
         loop {
             let notice = tokio::select! {
-                notice = listener.try_recv() => notice,
+                notice = tokio::time::timeout(HEARTBEAT, listener.try_recv()) => notice,
                 () = shutdown.cancelled() => return,
             };
             match notice {
-                Ok(Some(notice)) if notice.payload() == EVERYTHING => watched.wake_all(),
-                Ok(Some(notice)) => watched.wake(read(notice.payload())),
-                Ok(None) | Err(_) => break,
+                Ok(Ok(Some(notice))) if notice.payload() == EVERYTHING => watched.wake_all(),
+                Ok(Ok(Some(notice))) => watched.wake(read(notice.payload())),
+                Ok(Ok(None) | Err(_)) => break,
+                // Silent: a connection whose other end vanished looks the same.
+                Err(_) => {
+                    let alive = sqlx::query("SELECT 1").execute(&mut listener);
+                    if limited(HEARTBEAT, alive).await.is_err() {
+                        break;
+                    }
+                }
             }
         }
         tracing::warn!("lost the connection on which other replicas tell of changes");
     }
 }
 
-async fn listener(pool: PgPool) -> sqlx::Result<PgListener> {
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen(CHANNEL).await?;
+async fn listener(database: Database) -> sqlx::Result<PgListener> {
+    let mut listener = PgListener::connect_with(&store::connect_to_hear(&database)?).await?;
+    listener.eager_reconnect(false);
+    limited(HEARTBEAT, listener.listen(CHANNEL)).await?;
     Ok(listener)
 }
 

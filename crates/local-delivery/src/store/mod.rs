@@ -20,7 +20,7 @@ pub(crate) use deliver::deliver;
 pub(crate) use deliver_early::deliver_early;
 pub(crate) use lock::{create, modseqs};
 pub use pool::migrate;
-pub(crate) use pool::{Kind, Ways, answers, connect, connect_for_notices, kind};
+pub(crate) use pool::{Kind, Ways, answers, connect, connect_to_hear, connect_to_tell, kind};
 
 /// One column of the rows, for UNNEST.
 fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {

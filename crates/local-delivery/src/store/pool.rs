@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use posthorn_database::{Database, Standing};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool};
 
 /// Brings the schema `mailbox` up to date; as the owner of the database. Safe when several run at once.
@@ -38,18 +38,25 @@ pub(crate) fn connect(database: &Database, writers: usize) -> Result<Ways, sqlx:
     })
 }
 
-/// A connection to send notices by, and one to hear them. They carry nothing that must last, so that their commits need
-/// not wait for the disk while they hold up all others that notify.
-pub(crate) fn connect_for_notices(database: &Database) -> Result<(Standing, PgPool), sqlx::Error> {
-    let options =
-        database.options("posthorn-local-delivery notices")?.options([("synchronous_commit", "off")]);
-    let hearing = PgPoolOptions::new()
+/// A connection to send notices by. They carry nothing that must last, so that their commits need not wait for the disk
+/// while they hold up all others that notify.
+pub(crate) fn connect_to_tell(database: &Database) -> Result<Standing, sqlx::Error> {
+    Ok(database.standing(notices(database)?.options([("synchronous_commit", "off")]), 1))
+}
+
+/// A connection to hear notices by. One that is lost may be held by the library for as long as TCP believes in it: so
+/// each is the only one of its pool.
+pub(crate) fn connect_to_hear(database: &Database) -> Result<PgPool, sqlx::Error> {
+    Ok(PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(database.acquire_timeout)
         .max_lifetime(None)
         .idle_timeout(None)
-        .connect_lazy_with(options.clone());
-    Ok((database.standing(options, 1), hearing))
+        .connect_lazy_with(notices(database)?))
+}
+
+fn notices(database: &Database) -> Result<PgConnectOptions, sqlx::Error> {
+    database.options("posthorn-local-delivery notices")
 }
 
 /// Whether Postgres answers and has the schema.

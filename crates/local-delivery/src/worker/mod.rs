@@ -71,6 +71,7 @@ pub(crate) async fn run(
     let (jobs, pending) = mpsc::channel(room);
     let pending = Arc::new(Mutex::new(pending));
     let mut writers = tokio::task::JoinSet::new();
+    let looking = Arc::new(Mutex::new(()));
     for _ in 0..config.writers {
         let writer = Writer {
             standing: standing.clone(),
@@ -82,6 +83,7 @@ pub(crate) async fn run(
             max_items: config.max_batch as usize,
             attempts: config.attempts,
             patience: config.patience,
+            looking: looking.clone(),
         };
         writers.spawn(Arc::new(writer).run(Arc::clone(&pending)));
     }

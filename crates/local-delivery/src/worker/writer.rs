@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use posthorn_database::Standing;
 use posthorn_mail::Outcome;
-use posthorn_service::{Need, trace};
+use posthorn_service::{Need, trace, wait_for};
 use posthorn_work::{Kept, Leased};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, mpsc};
@@ -31,6 +31,8 @@ pub(crate) struct Writer {
     pub(crate) max_items: usize,
     pub(crate) attempts: u32,
     pub(crate) patience: Duration,
+    /// Held while it is looked whether Postgres is back.
+    pub(crate) looking: Arc<Mutex<()>>,
 }
 
 /// How long what is not in the ledger yet is waited for, its mailbox locked.
@@ -105,7 +107,10 @@ impl Writer {
         match self.deliver(&group).await {
             Ok(placed) => finish(group, placed),
             // Given back: another may reach Postgres, and meanwhile the message may come to another end.
-            Err(Failure::Away) => drop(group),
+            Err(Failure::Away) => {
+                drop(group);
+                self.look_for_postgres();
+            }
             Err(Failure::Refused(reason)) if group.len() > 1 => {
                 tracing::warn!(%reason, items = group.len(), "a batch failed: writing its items one by one");
                 for work in group {
@@ -148,11 +153,26 @@ impl Writer {
                     }
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
-                _ => return Err(Failure::Refused(error)),
+                _ => {
+                    self.postgres.met();
+                    return Err(Failure::Refused(error));
+                }
             }
         };
         let summary = delivered.start.map(|start| Summary::parse(&start));
         Ok(self.delivered(&arrivals, delivered.placed, summary, at, started).await)
+    }
+
+    /// Sees when Postgres is back: there may be nothing to deliver that would tell.
+    fn look_for_postgres(&self) {
+        let Ok(looking) = self.looking.clone().try_lock_owned() else { return };
+        let (standing, postgres, shutdown) =
+            (self.standing.clone(), self.postgres.clone(), self.shutdown.clone());
+        tokio::spawn(async move {
+            let answers = move || store::answers(standing.clone());
+            wait_for(&postgres, &shutdown, answers).await;
+            drop(looking);
+        });
     }
 
     /// How much is wanted of the content of one that comes alone: who watches its mailbox is told what it is.

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::world::{LIMIT, World};
 use posthorn_api::mailbox::v1 as api;
+use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
 use posthorn_api::mailbox::v1::watch_response::Change;
+use posthorn_testkit::proxy::{Flow, Proxy};
+use posthorn_testkit::wait;
 use tonic::Streaming;
 
 const ALICE: &str = "alice@example.test";
@@ -88,4 +91,35 @@ async fn a_watcher_sees_what_another_replica_delivers() {
     // A service that stops ends its watchers, so that they come back to another.
     world.service.stop().await;
     assert_eq!(stream.message().await.unwrap_err().code(), tonic::Code::Unavailable);
+}
+
+/// Found by an audit: over a connection that had vanished without a word nothing was heard again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_postgres_could_not_reach_hears_of_others_again() {
+    let mut world = World::start().await;
+    let alice = world.account(ALICE, 0);
+    let (proxy, through) = Proxy::before_postgres(&world.url).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let (replica, _queue) =
+        world.replica_on(&through, |config| config.mailbox.recheck_watched_every = hour).await;
+    world.mailbox = MailboxServiceClient::new(posthorn_service::connect(&replica.grpc).unwrap());
+
+    proxy.set(Flow::HalfOpen);
+    world.deliver(alice, "Subject: not heard of\r\n\r\n").await;
+    proxy.set(Flow::Passes);
+    let request = api::WatchRequest { mailbox: ALICE.into(), folder: String::new(), after_modseq: None };
+    let mut stream = wait::until("a watch", LIMIT, async || {
+        let mut stream = world.mailbox.clone().watch(request.clone()).await.ok()?.into_inner();
+        // The connections that it reads by were of before, too.
+        let first = tokio::time::timeout(LIMIT, stream.message()).await.ok()?.ok()??;
+        matches!(first.change, Some(Change::Started(_))).then_some(stream)
+    })
+    .await;
+    // The first one is there when it begins to look.
+    for (n, subject) in [(2, "seen"), (3, "heard of")] {
+        world.deliver(alice, &format!("Subject: {subject}\r\n\r\n")).await;
+        assert_eq!(next_subject(&mut stream).await, (subject.to_owned(), n));
+    }
+    replica.stop().await;
+    world.service.stop().await;
 }

@@ -15,7 +15,7 @@ use posthorn_api::mailbox::v1::mailbox_service_client::MailboxServiceClient;
 use posthorn_api::work::v1::{Batch, Item, ItemRecipient, LocalTarget};
 use posthorn_local_delivery::Config;
 use posthorn_mail::MessageId;
-use posthorn_service::{Channel, Process};
+use posthorn_service::{Channel, Process, Readiness};
 use posthorn_testkit::{stores, wait};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ pub(crate) const ALICE: &str = "alice@example.test";
 pub(crate) struct Service {
     pub(crate) stop: CancellationToken,
     pub(crate) grpc: String,
+    ready: Readiness,
     run: tokio::task::JoinHandle<Result<(), posthorn_service::Error>>,
 }
 
@@ -82,8 +83,13 @@ impl World {
 
     /// Another replica, with a queue of its own.
     pub(crate) async fn replica(&self) -> (Service, Queue) {
+        self.replica_on(&self.url, |_| ()).await
+    }
+
+    /// One that reaches the same database by another way.
+    pub(crate) async fn replica_on(&self, url: &str, change: impl Fn(&mut Config)) -> (Service, Queue) {
         let queue = Queue::start().await;
-        let service = Service::start(&self.url, &queue.url, &self.router_url, &|_| ()).await;
+        let service = Service::start(url, &queue.url, &self.router_url, &change).await;
         (service, queue)
     }
 
@@ -214,10 +220,19 @@ impl Service {
         let stop = CancellationToken::new();
         let process = Process::new(stop.clone(), None);
         let run = tokio::spawn(posthorn_local_delivery::run(config, process.clone()));
-        tokio::time::timeout(LIMIT, process.ready.complete())
-            .await
-            .expect("it has what it waits for in time");
-        Self { stop, grpc, run }
+        let service = Self { stop, grpc, ready: process.ready, run };
+        service.has_all().await;
+        service
+    }
+
+    /// Waits until it has what it waits for.
+    pub(crate) async fn has_all(&self) {
+        tokio::time::timeout(LIMIT, self.ready.complete()).await.expect("it has what it waits for in time");
+    }
+
+    /// Whether it says that it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.is_ready()
     }
 
     /// Tells it to stop and waits until it has.
