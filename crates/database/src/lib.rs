@@ -89,6 +89,17 @@ impl Database {
         ]))
     }
 
+    /// How long a statement over a pool may take in all, the wait for a connection included. The pool itself waits for a
+    /// Postgres that is gone without a word for as long as TCP does.
+    pub fn patience(&self) -> Duration {
+        self.acquire_timeout + self.answered_in()
+    }
+
+    /// Postgres' own word that a statement takes too long comes first: it says that nothing was done, silence does not.
+    fn answered_in(&self) -> Duration {
+        self.statement_timeout + (self.statement_timeout / 8).min(Duration::from_secs(1))
+    }
+
     /// A pool of `connections`; none is made before it is needed, and Postgres need not be up yet.
     pub fn pool(&self, options: PgConnectOptions, connections: u32) -> PgPool {
         let limit = self.acquire_timeout / 4;
@@ -116,9 +127,7 @@ impl Database {
     pub fn standing(&self, options: PgConnectOptions, connections: u32) -> Standing {
         // Few statements, again and again: for one message on an idle system, planning is half of their cost.
         let options = options.options([("plan_cache_mode", "force_generic_plan")]);
-        // Postgres' own word that a statement takes too long comes first: it says that nothing was done, silence does not.
-        let limit = self.statement_timeout + (self.statement_timeout / 8).min(Duration::from_secs(1));
-        Standing::new(options, connections, self.acquire_timeout, limit)
+        Standing::new(options, connections, self.acquire_timeout, self.answered_in())
     }
 }
 

@@ -8,7 +8,7 @@ use posthorn_api::routing::v1 as wire;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_api::work::v1::RouteTarget;
 use posthorn_mail::{Address, EnhancedStatus, Envelope, Recipient, ReversePath, Status};
-use posthorn_service::{Channel, Error, connect_among, gather, replicas};
+use posthorn_service::{Channel, Error, connect_among, gather, replicas, within};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -265,9 +265,7 @@ where
             answered => answered,
         }
     };
-    let answered = tokio::time::timeout(timeout, asked).await;
-    let answered = answered.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))?;
-    answered.map(tonic::Response::into_inner)
+    within(timeout, asked).await.map(tonic::Response::into_inner)
 }
 
 fn known(result: wire::VerifyResult) -> Result<Known, tonic::Status> {

@@ -18,7 +18,7 @@ use posthorn_api::mail::v1::Body;
 use posthorn_api::spool::v1 as wire;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
 use posthorn_mail::{EnhancedStatus, MessageId, Status};
-use posthorn_service::Channel;
+use posthorn_service::{Channel, within};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -138,8 +138,7 @@ impl Handover {
     pub(crate) async fn first_answer(&self, key: wire::FindKeyRequest) -> Result<Option<Bytes>, NotKept> {
         use wire::find_key_response::Result as KeyUse;
         let mut queue = self.queue.clone();
-        let answer = tokio::time::timeout(self.timeout, queue.find_key(key)).await;
-        match answer.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time"))) {
+        match within(self.timeout, queue.find_key(key)).await {
             Ok(found) => match found.into_inner().result {
                 Some(KeyUse::Repeated(first)) => Ok(Some(first.answer)),
                 Some(KeyUse::KeyConflict(_)) => Err(NotKept::KeyConflict),

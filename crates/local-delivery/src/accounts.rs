@@ -8,9 +8,11 @@ use posthorn_api::routing::v1::{
     routing_service_client::RoutingServiceClient,
 };
 use posthorn_api::{error, key};
-use posthorn_service::Channel;
+use posthorn_service::{Channel, within};
 use tonic::{Code, Status};
 use uuid::Uuid;
+
+use crate::callers::ROUTER;
 
 /// What the router knows of a mailbox.
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ impl Accounts {
         }
         let request = ResolveMailboxRequest { mailbox: Some(Wanted::Address(address.to_owned())) };
         let mut router = self.router.clone();
-        let answer = match router.resolve_mailbox(request).await {
+        let answer = match within(ROUTER, router.resolve_mailbox(request)).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
                 return Err(no_such_mailbox());

@@ -8,11 +8,13 @@ use posthorn_api::key::{self, Scope};
 use posthorn_api::period;
 use posthorn_api::routing::v1::VerifyKeyRequest;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
-use posthorn_service::{Channel, Networks};
+use posthorn_service::{Channel, Networks, within};
 use tonic::{Request, Response, Status};
 
 use crate::config::Config;
 
+/// How long the router may take to answer.
+pub(crate) const ROUTER: Duration = Duration::from_secs(5);
 /// No key is remembered longer, whatever the router says.
 const REMEMBER_AT_MOST: Duration = Duration::from_secs(60);
 
@@ -73,7 +75,9 @@ impl Callers {
         {
             return Ok(known.tenant);
         }
-        let answer = self.router.clone().verify_key(VerifyKeyRequest { key: key.to_owned() }).await;
+        let mut router = self.router.clone();
+        let asked = router.verify_key(VerifyKeyRequest { key: key.to_owned() });
+        let answer = within(ROUTER, asked).await;
         let verified = key::verified(answer.map(Response::into_inner))?;
         Scope::Mailbox.of(&verified.scopes)?;
         let tenant: Arc<str> = verified.tenant_id.into();

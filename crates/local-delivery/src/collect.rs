@@ -16,7 +16,7 @@ use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_api::spool::v1::HeldRequest;
 use posthorn_api::spool::v1::spool_service_client::SpoolServiceClient;
 use posthorn_mail::MessageId;
-use posthorn_service::Channel;
+use posthorn_service::{Channel, within};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ use gone::Gone;
 
 /// Rows of bookkeeping that one statement removes.
 const ROWS: i64 = 10_000;
+/// How long another service may take to say what it knows of a page.
+const OTHERS: Duration = Duration::from_secs(30);
 
 /// Collects now and then until told to stop. Any number of replicas may.
 pub(crate) async fn run(
@@ -108,7 +110,8 @@ impl Collector {
 
     async fn held(&self, ids: &[MessageId]) -> Result<HashSet<MessageId>, Broken> {
         let message_ids = ids.iter().map(|id| message_id_bytes(*id)).collect();
-        let answer = self.spool.clone().held(HeldRequest { message_ids }).await?.into_inner();
+        let mut spool = self.spool.clone();
+        let answer = within(OTHERS, spool.held(HeldRequest { message_ids })).await?.into_inner();
         Ok(answer.message_ids.iter().filter_map(|id| MessageId::try_from(&id[..]).ok()).collect())
     }
 

@@ -1,6 +1,7 @@
 //! The content of a message, in the form that a server can take.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -14,6 +15,9 @@ use posthorn_smtp_io::client::{Content, ContentError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::MESSAGE_BYTES;
+
+/// How long the queue may take for a piece of a content.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Reads contents from the spool; cheap to clone.
 #[derive(Debug, Clone)]
@@ -87,8 +91,17 @@ impl Spool {
                 Err(status) => futures::stream::iter([Err(status)]).right_stream(),
             }
         };
-        let parts = futures::stream::once(opened).flatten();
-        parts.map_err(|status| ContentError(status.message().to_owned()))
+        let parts = futures::stream::once(opened).flatten().boxed();
+        futures::stream::unfold(Some(parts), async |parts| {
+            let mut parts = parts?;
+            match tokio::time::timeout(SILENCE, parts.next()).await {
+                Ok(part) => {
+                    let piece = part?.map_err(|status| ContentError(status.message().to_owned()));
+                    Some((piece, Some(parts)))
+                }
+                Err(_) => Some((Err(ContentError("the queue does not send the content".to_owned())), None)),
+            }
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use posthorn_api::routing::v1::resolve_destination_response::Result as Answer;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
 use posthorn_api::routing::v1::{ResolveDestinationRequest, ResolveDestinationResponse};
 use posthorn_mail::{EnhancedStatus, Status};
-use posthorn_service::Channel;
+use posthorn_service::{Channel, within};
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
@@ -46,9 +46,8 @@ impl Hosts {
     pub(crate) async fn find(&mut self, domain: &str, shutdown: &CancellationToken) -> Way {
         let give_up = Instant::now() + self.config.router_patience;
         loop {
-            let mut request = tonic::Request::new(ResolveDestinationRequest { domain: domain.to_owned() });
-            request.set_timeout(QUESTION);
-            let error = match self.client.resolve_destination(request).await {
+            let request = ResolveDestinationRequest { domain: domain.to_owned() };
+            let error = match within(QUESTION, self.client.resolve_destination(request)).await {
                 Ok(response) => return self.way(response.into_inner()),
                 Err(error) => error,
             };

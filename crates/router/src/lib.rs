@@ -33,7 +33,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     let cache = Arc::new(cache::Cache::new(&config.cache));
     let pool = directory::pool(&config.database).map_err(Error::fatal)?;
     let dns = dns::Dns::new(&config.dns, policy.own.clone()).map_err(Error::fatal)?;
-    let router = Arc::new(router::Router::new(pool.clone(), cache.clone(), dns, policy, &config.dns));
+    let router = Arc::new(router::Router::new(pool.clone(), cache.clone(), dns, policy, &config));
     let queue = posthorn_service::replicas(&config.queue)?;
     let callers = callers::Callers { trusted: config.trusted_networks.clone() };
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,10 @@ use posthorn_mail::{Address, Domain, Host, ReversePath, Status};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 
+use crate::Config;
 use crate::cache::{Cache, Change};
-use crate::config;
 use crate::decide::{Acceptance, Policy, Step, Target, accept, decide};
-use crate::directory::{Error, keys, lookup};
+use crate::directory::{self, Error, keys, lookup};
 use crate::dns::{Destination, Dns};
 use crate::known::{DestinationAnswer, Entry, Key, MailboxName, OurDomain, Snapshot, StaticRoute};
 use crate::refusal;
@@ -36,6 +37,8 @@ pub(crate) struct Router {
     pub(crate) cache: Arc<Cache>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) policy: Policy,
+    /// How long the directory may take.
+    patience: Duration,
     dns: Dns,
     /// What the DNS came to a moment ago, so that a burst of messages for one domain asks once.
     recent: moka::future::Cache<Domain, DestinationAnswer>,
@@ -66,17 +69,12 @@ pub(crate) struct Explanation {
 }
 
 impl Router {
-    pub(crate) fn new(
-        pool: PgPool,
-        cache: Arc<Cache>,
-        dns: Dns,
-        policy: Policy,
-        config: &config::Dns,
-    ) -> Self {
+    pub(crate) fn new(pool: PgPool, cache: Arc<Cache>, dns: Dns, policy: Policy, config: &Config) -> Self {
         let recent = moka::future::Cache::builder()
-            .max_capacity(config.cache_entries)
-            .expire_after(Recent { trouble: config.trouble });
-        Self { pool, cache, watchers: Arc::default(), policy, dns, recent: recent.build() }
+            .max_capacity(config.dns.cache_entries)
+            .expire_after(Recent { trouble: config.dns.trouble });
+        let patience = config.database.patience();
+        Self { pool, cache, watchers: Arc::default(), policy, patience, dns, recent: recent.build() }
     }
 
     /// Forgets what a change made old, here and where answers are kept.
@@ -192,7 +190,7 @@ impl Router {
             Some(kept) => kept,
             None => {
                 let began = self.cache.begin();
-                let key = keys::by_secret(&self.pool, &hash).await?.map(Arc::new);
+                let key = self.asked(keys::by_secret(&self.pool, &hash)).await?.map(Arc::new);
                 self.cache.keep_key(began, hash, key.clone());
                 key
             }
@@ -239,11 +237,22 @@ impl Router {
         Ok(())
     }
 
+    /// Whether the directory answers.
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        self.asked(directory::ping(&self.pool)).await
+    }
+
+    /// What the directory says, if it says it in time.
+    async fn asked<T>(&self, look: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let silent = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into());
+        tokio::time::timeout(self.patience, look).await.unwrap_or_else(silent)
+    }
+
     async fn domains(&self, names: Vec<Domain>) -> Result<Found<Domain, OurDomain>, Error> {
         let began = self.cache.begin();
         let mut all = HashMap::with_capacity(names.len());
         for names in names.chunks(KEYS_A_STATEMENT) {
-            add(&mut all, names, lookup::domains(&self.pool, names).await?);
+            add(&mut all, names, self.asked(lookup::domains(&self.pool, names)).await?);
         }
         for (name, domain) in &all {
             self.cache.keep_domain(began, name.clone(), domain.clone());
@@ -255,7 +264,7 @@ impl Router {
         let began = self.cache.begin();
         let mut all = HashMap::with_capacity(names.len());
         for names in names.chunks(KEYS_A_STATEMENT) {
-            add(&mut all, names, lookup::mailboxes(&self.pool, names).await?);
+            add(&mut all, names, self.asked(lookup::mailboxes(&self.pool, names)).await?);
         }
         for (name, entry) in &all {
             self.cache.keep_mailbox(began, name.clone(), entry.clone());
@@ -267,7 +276,7 @@ impl Router {
         let began = self.cache.begin();
         let mut all = HashMap::with_capacity(names.len());
         for names in names.chunks(KEYS_A_STATEMENT) {
-            add(&mut all, names, lookup::routes(&self.pool, names).await?);
+            add(&mut all, names, self.asked(lookup::routes(&self.pool, names)).await?);
         }
         for (name, route) in &all {
             self.cache.keep_route(began, name.clone(), route.clone());

@@ -111,7 +111,7 @@ impl Work for Routing {
         let mut pause = Duration::from_millis(100);
         loop {
             tokio::time::sleep(pause).await;
-            match directory::ping(&self.decider.router.pool).await {
+            match self.decider.router.ping().await {
                 Ok(()) => break,
                 Err(reason) => tracing::warn!(%reason, "waiting for the directory"),
             }

@@ -33,6 +33,16 @@ pub fn connect(url: &str) -> Result<Channel, Error> {
     }
 }
 
+/// What a call comes to; DEADLINE_EXCEEDED where that takes longer: the other service may hang, and the name of one that
+/// was never there has no replica that would refuse.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, tonic::Status> {
+    let late = |_| Err(tonic::Status::deadline_exceeded("no answer in time"));
+    tokio::time::timeout(limit, call).await.unwrap_or_else(late)
+}
+
 /// A channel over these replicas, as they come and go: [`connect`] for those who must know which they are. Must be called
 /// within a tokio runtime.
 pub fn connect_among(replicas: Replicas) -> Channel {

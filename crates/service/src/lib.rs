@@ -13,7 +13,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub use batch::gather;
-pub use client::{Channel, Replicas, connect, connect_among, connect_to, replicas};
+pub use client::{Channel, Replicas, connect, connect_among, connect_to, replicas, within};
 pub use error::Error;
 pub use networks::Networks;
 pub use process::{Need, Process, Readiness, wait_for};

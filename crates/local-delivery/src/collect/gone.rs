@@ -6,11 +6,11 @@
 
 use posthorn_api::routing::v1::AccountsExistRequest;
 use posthorn_api::routing::v1::routing_service_client::RoutingServiceClient;
-use posthorn_service::Channel;
+use posthorn_service::{Channel, within};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Broken;
+use super::{Broken, OTHERS};
 use crate::config::Collect;
 use crate::store::gone::{self as store, Removed};
 
@@ -66,7 +66,8 @@ impl Gone {
     /// One a mailbox, in order.
     async fn exist(&self, page: &[Uuid]) -> Result<Vec<bool>, Broken> {
         let account_ids = page.iter().map(|id| id.as_bytes().to_vec().into()).collect();
-        let answer = self.router.clone().accounts_exist(AccountsExistRequest { account_ids }).await;
+        let mut router = self.router.clone();
+        let answer = within(OTHERS, router.accounts_exist(AccountsExistRequest { account_ids })).await;
         let exist = answer.map_err(Broken::Router)?.into_inner().exist;
         if exist.len() == page.len() { Ok(exist) } else { Err(Broken::Partial) }
     }
