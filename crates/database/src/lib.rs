@@ -149,6 +149,11 @@ pub async fn limited<T>(limit: Duration, work: impl Future<Output = sqlx::Result
     }
 }
 
+/// Closes a pool at the end of its service. One of its connections may be silent: that one is left.
+pub async fn close(pool: &PgPool) {
+    let _ = tokio::time::timeout(Duration::from_secs(2), pool.close()).await;
+}
+
 /// Whether the way to Postgres is at fault, and not what was asked: the same may succeed over another connection.
 pub fn is_broken(error: &sqlx::Error) -> bool {
     // A connection that is closed before Postgres has said a word, as a balancer without a server does, is for sqlx a

@@ -99,10 +99,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     helpers.spawn(dispatch::pass_on_what_waits(hub.clone()));
     // The other replicas hear of work until the last of it is written.
     let written = CancellationToken::new();
-    let waking = tokio::spawn({
-        let (hub, written) = (hub.clone(), written.clone());
-        async move { hub.wake.run(&hub.schedule, &hub.clock, &written).await }
-    });
+    let waking = tokio::spawn(wake::run(hub.clone(), written.clone()));
 
     let spool = SpoolServiceServer::new(grpc::Spool { hub: hub.clone(), accept })
         .max_decoding_message_size(grpc::MAX_MESSAGE)
@@ -125,7 +122,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     written.cancel();
     let _ = waking.await;
     hub.standing.close().await;
-    hub.pool.close().await;
+    posthorn_database::close(&hub.pool).await;
     served
 }
 

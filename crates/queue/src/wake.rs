@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::hub::Hub;
 use crate::schedule::{Kind, Schedule};
 use crate::trace::{Record, Watchers};
 
@@ -56,6 +57,11 @@ struct Inner {
     events: mpsc::Sender<Event>,
     /// Taken by the task that tells them.
     events_out: std::sync::Mutex<Option<mpsc::Receiver<Event>>>,
+}
+
+/// Tells other replicas and listens to them, and keeps the clock, until there is nothing more to tell of.
+pub(crate) async fn run(hub: Arc<Hub>, written: CancellationToken) {
+    hub.wake.run(&hub.schedule, &hub.clock, &written).await;
 }
 
 impl Wake {
@@ -148,8 +154,7 @@ impl Wake {
         told.for_each(|kind| self.wake_here(kind));
     }
 
-    /// Tells other replicas and listens to them, and keeps the clock, until there is nothing more to tell of.
-    pub(crate) async fn run(&self, schedule: &Schedule, clock: &Clock, written: &CancellationToken) {
+    async fn run(&self, schedule: &Schedule, clock: &Clock, written: &CancellationToken) {
         tokio::select! {
             () = self.speak(schedule) => {}
             () = self.say_watching(schedule) => {}

@@ -66,7 +66,7 @@ async fn compose(config: Config, process: Process) -> Result<(), Error> {
     process.shutdown.cancel();
     worker.await.map_err(Error::fatal)?;
     listener.await.map_err(Error::fatal)?;
-    pool.close().await;
+    posthorn_database::close(&pool).await;
     served
 }
 

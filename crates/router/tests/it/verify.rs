@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use posthorn_api::directory::v1 as directory;
 use posthorn_api::routing::v1 as wire;
 use posthorn_testkit::dns::Dns;
+use posthorn_testkit::proxy::{Flow, Proxy};
 
 use crate::running::{Router, database};
 
@@ -112,4 +113,20 @@ async fn a_change_is_answered_when_those_who_keep_answers_have_forgotten_them() 
     let stopping = tokio::spawn(router.stop());
     while told.message().await.is_ok_and(|told| told.is_some()) {}
     stopping.await.unwrap();
+}
+
+/// Found by an audit: a statement over a connection that has become silent waited for as long as TCP does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_silent_is_away() {
+    let (proxy, through) = Proxy::before_postgres(&database().await).await.unwrap();
+    let limits = [("router.database.acquire_timeout", "1s"), ("router.database.statement_timeout", "1s")];
+    let mut router = Router::start(&through, &limits).await;
+    router.domain("example.test").await;
+    // Over the connection that has just been used.
+    proxy.set(Flow::HalfOpen);
+    let request = wire::VerifyRequest { recipients: vec!["alice@example.test".to_owned()] };
+    let answer = tokio::time::timeout(Duration::from_secs(30), router.routing.verify(request));
+    let answer = answer.await.expect("an answer in time");
+    assert_eq!(answer.unwrap_err().code(), tonic::Code::Unavailable);
+    router.stop().await;
 }
