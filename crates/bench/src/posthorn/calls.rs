@@ -12,7 +12,7 @@ use posthorn_api::mailbox::v1::watch_response::Change;
 use posthorn_api::mailbox::v1::{ListFoldersRequest, WatchRequest};
 use posthorn_api::queue::v1::queue_service_client::QueueServiceClient;
 use posthorn_api::queue::v1::{
-    BounceRequest, Filter, StatsRequest, StatsResponse, SuspendRequest, Target, target,
+    BounceRequest, Filter, ListMessagesRequest, StatsRequest, StatsResponse, SuspendRequest, Target, target,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -61,9 +61,12 @@ impl Posthorn {
         Ok(counts.iter().sum())
     }
 
-    /// Messages of which something is still owed.
-    pub(crate) async fn owed(&self) -> Result<u64> {
-        Ok(self.stats().await?.messages)
+    /// Whether something of a message is still owed. Asked again and again while the server works, so not for `Stats`,
+    /// which counts all recipients.
+    pub(crate) async fn owes(&self) -> Result<bool> {
+        let mut queue = QueueServiceClient::new(self.queue.clone());
+        let request = ListMessagesRequest { page_size: 1, ..Default::default() };
+        Ok(!queue.list_messages(request).await?.into_inner().messages.is_empty())
     }
 
     /// What waits, in numbers.
