@@ -48,11 +48,19 @@ async fn a_batch_for_many_mailboxes_is_delivered() {
 async fn one_message_for_a_thousand_mailboxes_is_one_item() {
     let mut world = World::start().await;
     let id = world.content("Subject: all\r\n\r\n").await;
-    let recipients = (0..1000).map(|n| recipient(n, Uuid::now_v7())).collect();
-    let outcomes = world.queue.work(vec![item(id, 16, recipients)]).await;
-    assert_eq!(outcomes, vec![DELIVERED; 1000]);
-    assert_eq!(world.count("SELECT count(*) FROM mailbox.message").await, 1000);
-    counters_agree(&world).await;
+    let mut recipients: Vec<_> = (0..1000).map(|n| recipient(n, Uuid::from_u128(u128::from(n).reverse_bits()))).collect();
+    for recipient in recipients.iter_mut().step_by(7) {
+        recipient.local.as_mut().unwrap().quota_bytes = 1;
+    }
+    let item = item(id, 16, recipients);
+    let wanted = |n| if n % 7 == 0 { "552 5.2.3 the message is larger than the mailbox" } else { DELIVERED };
+    let wanted: Vec<&str> = (0..1000).map(wanted).collect();
+    for _ in 0..2 {
+        // Of each its own, whichever transaction it was in; and the second time nothing more.
+        assert_eq!(world.queue.work(vec![item.clone()]).await, wanted);
+        assert_eq!(world.count("SELECT count(*) FROM mailbox.message").await, 857);
+        counters_agree(&world).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
