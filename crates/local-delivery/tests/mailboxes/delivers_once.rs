@@ -48,7 +48,8 @@ async fn a_batch_for_many_mailboxes_is_delivered() {
 async fn one_message_for_a_thousand_mailboxes_is_one_item() {
     let mut world = World::start().await;
     let id = world.content("Subject: all\r\n\r\n").await;
-    let mut recipients: Vec<_> = (0..1000).map(|n| recipient(n, Uuid::from_u128(u128::from(n).reverse_bits()))).collect();
+    let mut recipients: Vec<_> =
+        (0..1000).map(|n| recipient(n, Uuid::from_u128(u128::from(n).reverse_bits()))).collect();
     for recipient in recipients.iter_mut().step_by(7) {
         recipient.local.as_mut().unwrap().quota_bytes = 1;
     }
