@@ -61,7 +61,16 @@ struct Inner {
 
 /// Tells other replicas and listens to them, and keeps the clock, until there is nothing more to tell of.
 pub(crate) async fn run(hub: Arc<Hub>, written: CancellationToken) {
-    hub.wake.run(&hub.schedule, &hub.clock, &written).await;
+    let (wake, schedule) = (&hub.wake, &hub.schedule);
+    tokio::select! {
+        () = wake.speak(schedule) => {}
+        () = wake.say_watching(schedule) => {}
+        () = wake.speak_events(schedule) => {}
+        () = wake.listen(schedule) => {}
+        () = wake.beat(schedule, &hub.clock) => {}
+        () = written.cancelled() => {}
+    }
+    wake.speak_of_work(schedule).await;
 }
 
 impl Wake {
@@ -152,18 +161,6 @@ impl Wake {
     fn wake_those(&self, kinds: u8) {
         let told = Kind::ALL.into_iter().filter(|kind| kinds & (1 << *kind as u8) != 0);
         told.for_each(|kind| self.wake_here(kind));
-    }
-
-    async fn run(&self, schedule: &Schedule, clock: &Clock, written: &CancellationToken) {
-        tokio::select! {
-            () = self.speak(schedule) => {}
-            () = self.say_watching(schedule) => {}
-            () = self.speak_events(schedule) => {}
-            () = self.listen(schedule) => {}
-            () = self.beat(schedule, clock) => {}
-            () = written.cancelled() => {}
-        }
-        self.speak_of_work(schedule).await;
     }
 
     /// What came up while the last message was on its way goes into the next.
