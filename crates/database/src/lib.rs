@@ -9,7 +9,7 @@ use posthorn_service::setting;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 
 pub use standing::{Lent, Standing};
@@ -146,6 +146,25 @@ pub async fn limited<T>(limit: Duration, work: impl Future<Output = sqlx::Result
             std::io::ErrorKind::TimedOut,
             format!("no answer from Postgres in {limit:?}"),
         ))),
+    }
+}
+
+/// The next notice. Where nothing is heard for a heartbeat it is asked whether anybody is there: a connection whose other
+/// end has vanished is silent, too.
+///
+/// # Errors
+///
+/// The connection is lost, or does not answer.
+pub async fn heard(listener: &mut PgListener, heartbeat: Duration) -> sqlx::Result<PgNotification> {
+    loop {
+        match tokio::time::timeout(heartbeat, listener.try_recv()).await {
+            Ok(Ok(Some(notice))) => return Ok(notice),
+            Ok(Ok(None)) => return Err(sqlx::Error::Io(std::io::Error::other("the connection was lost"))),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                limited(heartbeat, sqlx::query("SELECT 1").execute(&mut *listener)).await?;
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use posthorn_database::{Database, Standing, limited};
+use posthorn_database::{Database, Standing, heard, limited};
 use posthorn_service::{Need, wait_for};
 use sqlx::postgres::PgListener;
 use sqlx::{PgConnection, PgPool};
@@ -115,20 +115,13 @@ pub(crate) async fn listen(database: Database, watched: Watched, need: Need, shu
         watched.wake_all();
         loop {
             let notice = tokio::select! {
-                notice = tokio::time::timeout(HEARTBEAT, listener.try_recv()) => notice,
+                notice = heard(&mut listener, HEARTBEAT) => notice,
                 () = shutdown.cancelled() => return,
             };
             match notice {
-                Ok(Ok(Some(notice))) if notice.payload() == EVERYTHING => watched.wake_all(),
-                Ok(Ok(Some(notice))) => watched.wake(read(notice.payload())),
-                Ok(Ok(None) | Err(_)) => break,
-                // Silent: a connection whose other end vanished looks the same.
-                Err(_) => {
-                    let alive = sqlx::query("SELECT 1").execute(&mut listener);
-                    if limited(HEARTBEAT, alive).await.is_err() {
-                        break;
-                    }
-                }
+                Ok(notice) if notice.payload() == EVERYTHING => watched.wake_all(),
+                Ok(notice) => watched.wake(read(notice.payload())),
+                Err(_) => break,
             }
         }
         tracing::warn!("lost the connection on which other replicas tell of changes");

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use posthorn_database::limited;
+use posthorn_database::{heard, limited};
 use posthorn_service::{Need, wait_for};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
@@ -60,21 +60,10 @@ async fn hear(
     cache: &Cache,
     heartbeat: Duration,
 ) -> Result<Infallible, sqlx::Error> {
-    let gone = || sqlx::Error::Io(std::io::Error::other("the connection was lost"));
     loop {
-        match tokio::time::timeout(heartbeat, listener.try_recv()).await {
-            Ok(Ok(Some(notification))) => {
-                let change = Change::parse(notification.payload());
-                tracing::debug!(?change, "the directory changed");
-                cache.forget(&change);
-            }
-            Ok(Ok(None)) => return Err(gone()),
-            Ok(Err(error)) => return Err(error),
-            // Silent: a connection whose other end vanished looks the same.
-            Err(_) => {
-                let alive = sqlx::query("SELECT 1").execute(&mut listener);
-                tokio::time::timeout(heartbeat, alive).await.map_err(|_| gone())??;
-            }
-        }
+        let notice = heard(&mut listener, heartbeat).await?;
+        let change = Change::parse(notice.payload());
+        tracing::debug!(?change, "the directory changed");
+        cache.forget(&change);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use posthorn_database::limited;
 use posthorn_mail::{Address, Domain, Host, ReversePath, Status};
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -244,8 +244,7 @@ impl Router {
 
     /// What the directory says, if it says it in time.
     async fn asked<T>(&self, look: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let silent = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into());
-        tokio::time::timeout(self.patience, look).await.unwrap_or_else(silent)
+        limited(self.patience, async { Ok(look.await) }).await?
     }
 
     async fn domains(&self, names: Vec<Domain>) -> Result<Found<Domain, OurDomain>, Error> {
