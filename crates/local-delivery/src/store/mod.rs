@@ -7,6 +7,7 @@ pub(crate) mod collect;
 mod deliver;
 mod deliver_early;
 mod deliver_here;
+mod deliver_plain;
 pub(crate) mod expunge;
 pub(crate) mod flag;
 pub(crate) mod folders;
