@@ -129,8 +129,8 @@ impl InHand {
     }
 
     /// Gives a worker what waits for its kind, at most so much, under a new token. On the way to the mailboxes what is not
-    /// in the ledger yet waits; but if it is all that is in hand, and for one recipient, it is given to one who takes it:
-    /// more would wait for each other's commits while they hold mailboxes locked.
+    /// in the ledger yet waits; but if it is all that is in hand, it is given to one who takes it: more would wait for each
+    /// other's commits while they hold mailboxes locked.
     pub(crate) fn give(
         &self,
         kind: Kind,
@@ -150,7 +150,7 @@ impl InHand {
             }
             None => {
                 let alone = takes_early && hands.len() == 1;
-                let letter = waiting.front().filter(|letter| alone && letter.recipients.len() == 1)?;
+                let letter = waiting.front().filter(|_| alone)?;
                 (0, 1, Some(letter.kept.clone()))
             }
         };

@@ -16,6 +16,14 @@ struct First {
     start: Option<Vec<u8>>,
 }
 
+/// Whether one folder of one mailbox is where all go, under one quota.
+pub(super) fn go_into_one_folder(arrivals: &[&Arrival]) -> bool {
+    arrivals.windows(2).all(|two| {
+        let (one, next) = (two[0], two[1]);
+        (one.account_id, &one.folder, one.quota) == (next.account_id, &next.folder, next.quota)
+    })
+}
+
 /// Puts arrivals into their mailbox. `None`, and nothing was done, where that is not plain: they are for several folders,
 /// the mailbox or the folder is missing, they do not fit, or some were delivered before. `start`: of one alone, so many
 /// bytes of its content are read with it.
@@ -30,9 +38,7 @@ pub(super) async fn deliver_here(
     start: Option<usize>,
 ) -> sqlx::Result<Option<Delivered>> {
     let [first, others @ ..] = arrivals else { return Ok(None) };
-    let here =
-        |a: &&Arrival| (a.account_id, &a.folder, a.quota) == (first.account_id, &first.folder, first.quota);
-    if !others.iter().all(here) {
+    if !go_into_one_folder(arrivals) {
         return Ok(None);
     }
     let bytes: u64 = arrivals.iter().map(|arrival| arrival.size).sum();

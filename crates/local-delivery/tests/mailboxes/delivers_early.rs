@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use posthorn_api::mailbox::v1::{self as api, watch_response::Change};
-use posthorn_api::work::v1::{Batch, Item, Kept, work_response};
+use posthorn_api::work::v1::{Batch, Item, ItemRecipient, Kept, work_response};
 use posthorn_mail::MessageId;
 use posthorn_testkit::wait;
 use uuid::Uuid;
@@ -71,6 +71,39 @@ async fn it_is_in_the_mailbox_once_it_is_kept_and_who_watches_sees_it() {
         Some(Change::Message(message)) => assert_eq!((message.subject.as_str(), message.uid), ("early", 2)),
         other => panic!("{other:?}"),
     }
+}
+
+/// One message for several mailboxes, one of them new the first time: then it is delivered when the word has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_in_all_its_mailboxes_once_it_is_kept() {
+    let mut world = World::start().await;
+    let accounts: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
+    for round in 1..=2 {
+        let (id, mut batch) = early(accounts[0]);
+        let mut recipients: Vec<_> =
+            (0..).zip(&accounts).map(|(no, account)| recipient(no, *account)).collect();
+        recipients[1].local.as_mut().unwrap().folder = "Junk".into();
+        recipients.push(ItemRecipient { address: "list@example.test".into(), ..recipient(3, accounts[1]) });
+        batch.items[0].recipients = recipients;
+        world.queue.send(batch.clone()).await;
+        if round == 2 {
+            world.until_prepared().await;
+        }
+        assert_eq!(world.count(STORED).await, 4 * (round - 1));
+        world.store(id).await;
+        world.keep(&batch, true).await;
+        assert_eq!(world.outcomes(&batch.items[0]).await, ["250 2.0.0 delivered to the mailbox"; 4]);
+        assert_eq!(world.count(STORED).await, 4 * round);
+    }
+    let wrong = "SELECT count(*) FROM mailbox.message m JOIN mailbox.folder f USING (account_id, folder_id)
+         JOIN mailbox.account a USING (account_id)
+         WHERE uid <> modseq AND (f.uid_next, f.messages, a.messages) = (3, 2, 2)";
+    assert_eq!(world.count(wrong).await, 0);
+    assert_eq!(
+        world.count("SELECT count(*) FROM mailbox.folder WHERE uid_next = 3 AND name = 'Junk'").await,
+        1
+    );
+    assert_eq!(world.count("SELECT count(*) FROM mailbox.account WHERE highest_modseq = 4").await, 1);
 }
 
 /// R4, also when the word comes and the outcome is lost.

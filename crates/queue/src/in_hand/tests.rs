@@ -205,7 +205,7 @@ fn what_is_not_kept_waits_unless_it_is_alone() {
     };
     let give = |in_hand: &InHand, takes_early| in_hand.give(Kind::Local, 1, takes_early, 10, now);
     for (recipients, takes_early, early) in
-        [(&["a@x"][..], true, true), (&["a@x"], false, false), (&["a@x", "b@x"], true, false)]
+        [(&["a@x"][..], true, true), (&["a@x"], false, false), (&["a@x", "b@x"], true, true)]
     {
         let in_hand = waiting(vec![unkept(recipients)]);
         let given = give(&in_hand, takes_early);

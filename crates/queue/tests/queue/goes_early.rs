@@ -10,10 +10,11 @@ use posthorn_mail::MessageId;
 use sqlx::{Postgres, Transaction};
 use tokio::task::JoinHandle;
 
-/// A message whose recipient the router has said to be a mailbox.
-fn routed(sender: &str, recipient: &str) -> (MessageId, AcceptItem) {
-    let (id, mut item) = message(sender, &[recipient]);
-    item.start.as_mut().expect("it has a start").routed = local(recipient);
+/// A message whose recipients the router has said to be mailboxes.
+fn routed(sender: &str, recipients: &[&str]) -> (MessageId, AcceptItem) {
+    let (id, mut item) = message(sender, recipients);
+    let said = recipients.iter().flat_map(|recipient| local(recipient)).collect();
+    item.start.as_mut().expect("it has a start").routed = said;
     (id, item)
 }
 
@@ -49,9 +50,9 @@ impl World {
         world
     }
 
-    /// Hands messages in, for which the router has been asked.
-    fn hand_in(&self, recipients: &[&str]) -> JoinHandle<Vec<AcceptResult>> {
-        let items = recipients.iter().map(|recipient| routed("a@example.net", recipient).1).collect();
+    /// Hands messages in, for which the router has been asked; of each the recipients.
+    fn hand_in(&self, messages: &[&[&str]]) -> JoinHandle<Vec<AcceptResult>> {
+        let items = messages.iter().map(|recipients| routed("a@example.net", recipients).1).collect();
         let queue = self.queue.clone();
         tokio::spawn(async move { queue.try_accept(items).await })
     }
@@ -87,22 +88,25 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_alone_is_given_before_it_is_kept_and_then_kept() {
-    let mut world = World::start(true).await;
-    let accepted = world.hand_in(&["c@example.test"]);
-    let batch = world.early().await;
-    assert!(!accepted.is_finished());
-    world.unlock().await;
-    world.says(&batch, true).await;
-    assert!(accepted.await.expect("it is accepted")[0].result.is_some());
-    assert_eq!(world.mailboxes.outcome(&batch, |_| delivered()).await, []);
-    world.stores.until_empty().await;
+    for recipients in [&["c@example.test"][..], &["c@example.test", "d@example.test", "e@example.test"]] {
+        let mut world = World::start(true).await;
+        let accepted = world.hand_in(&[recipients]);
+        let batch = world.early().await;
+        assert_eq!(batch.items[0].recipients.len(), recipients.len());
+        assert!(!accepted.is_finished());
+        world.unlock().await;
+        world.says(&batch, true).await;
+        assert!(accepted.await.expect("it is accepted")[0].result.is_some());
+        assert_eq!(world.mailboxes.outcome(&batch, |_| delivered()).await, []);
+        world.stores.until_empty().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_kept_is_said_not_to_be() {
     let mut world = World::start(true).await;
     let queue = world.queue.clone();
-    let (id, item) = routed("a@example.net", "c@example.test");
+    let (id, item) = routed("a@example.net", &["c@example.test"]);
     let accepted = tokio::spawn(async move {
         let request = posthorn_api::spool::v1::AcceptRequest { items: vec![item] };
         queue.spool().accept(request).await
@@ -119,7 +123,7 @@ async fn what_cannot_be_kept_is_said_not_to_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_back_early_comes_again_when_it_is_kept() {
     let mut world = World::start(true).await;
-    let accepted = world.hand_in(&["c@example.test"]);
+    let accepted = world.hand_in(&[&["c@example.test"]]);
     let batch = world.early().await;
     world.mailboxes.give_back(&batch).await;
     world.router.nothing(Duration::from_millis(200)).await;
@@ -144,11 +148,10 @@ async fn what_is_given_back_early_comes_again_when_it_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_early_for_who_does_not_take_it_or_among_others() {
-    for (takes_early, recipients) in
-        [(false, &["c@example.test"][..]), (true, &["c@example.test", "d@example.test"])]
-    {
+    let (one, two) = (&["c@example.test"][..], &["d@example.test"][..]);
+    for (takes_early, messages) in [(false, &[one][..]), (true, &[one, two])] {
         let mut world = World::start(takes_early).await;
-        let accepted = world.hand_in(recipients);
+        let accepted = world.hand_in(messages);
         world.mailboxes.nothing(Duration::from_millis(300)).await;
         world.unlock().await;
         // What is not kept within seconds goes to the schedule, and is routed by it.
@@ -170,7 +173,7 @@ async fn nothing_is_early_for_who_does_not_take_it_or_among_others() {
 async fn what_was_said_before_is_written_down_where_it_is_not_delivered() {
     let mut world = World::start(true).await;
     world.unlock().await;
-    let accepted = world.hand_in(&["c@example.test", "d@example.test"]);
+    let accepted = world.hand_in(&[&["c@example.test"], &["d@example.test"]]);
     let mut batch = world.mailboxes.batch().await;
     assert_eq!((batch.items.len(), batch.early), (2, false));
     // Another worker may have taken it from the ledger before the outcome is written there: then that is stale.
