@@ -23,6 +23,8 @@ use crate::watch::{Arrived, Watched};
 const CHANNEL: &str = "posthorn_mailbox";
 /// A payload has at most 8,000 bytes; an account with its mod-sequence at most 52.
 const NOTICES: usize = 128;
+/// So many payloads are sent in one turn.
+const PAYLOADS: usize = 32;
 /// Notices that may wait; beyond, all watchers of all replicas are told to look.
 const WAITING: usize = 16 * 1024;
 /// What is sent when notices were lost.
@@ -88,15 +90,20 @@ impl Notices {
     /// Sends notices until those who make them are gone: all that gathered while the last were being sent go together.
     pub(crate) async fn send(mut self, standing: Standing) {
         let mut waiting = Vec::new();
-        while self.waiting.recv_many(&mut waiting, NOTICES).await > 0 {
+        while self.waiting.recv_many(&mut waiting, NOTICES * PAYLOADS).await > 0 {
             // The watchers here go first.
             tokio::task::yield_now().await;
-            let mut payload = payload(&newest(waiting.drain(..)));
-            if self.overflown.swap(false, Ordering::Relaxed) {
-                payload = EVERYTHING.to_owned();
-            }
+            let payloads = match self.overflown.swap(false, Ordering::Relaxed) {
+                true => vec![EVERYTHING.to_owned()],
+                false => payloads(newest(waiting.drain(..)).into_iter().collect()),
+            };
+            waiting.clear();
             let notify = async |connection: &mut PgConnection| {
-                sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(connection).await
+                sqlx::query("SELECT pg_notify($1, payload) FROM UNNEST($2::text[]) AS payload")
+                    .bind(CHANNEL)
+                    .bind(payloads)
+                    .execute(connection)
+                    .await
             };
             if let Err(reason) = standing.with(notify).await {
                 // The next notice that goes through makes up for this one.
@@ -161,9 +168,9 @@ fn newest(changes: impl Iterator<Item = (Uuid, i64)>) -> HashMap<Uuid, i64> {
     newest
 }
 
-fn payload(changes: &HashMap<Uuid, i64>) -> String {
-    let one = |(account, modseq): (&Uuid, &i64)| format!("{}:{modseq}", account.simple());
-    changes.iter().map(one).collect::<Vec<_>>().join(",")
+fn payloads(changes: Vec<(Uuid, i64)>) -> Vec<String> {
+    let one = |(account, modseq): &(Uuid, i64)| format!("{}:{modseq}", account.simple());
+    changes.chunks(NOTICES).map(|some| some.iter().map(one).collect::<Vec<_>>().join(",")).collect()
 }
 
 fn read(payload: &str) -> impl Iterator<Item = (Uuid, i64)> {
@@ -178,12 +185,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_goes_there_and_back_and_fits() {
-        let changes: HashMap<Uuid, i64> =
-            (0..NOTICES as u128).map(|n| (Uuid::from_u128(n << 64), i64::MAX - n as i64)).collect();
-        let text = payload(&changes);
-        assert!(text.len() < 8000, "{}", text.len());
-        assert_eq!(read(&text).collect::<HashMap<_, _>>(), changes);
+    fn payloads_go_there_and_back_and_fit() {
+        let changes: Vec<(Uuid, i64)> =
+            (0..=NOTICES as u128).map(|n| (Uuid::from_u128(n << 64), i64::MAX - n as i64)).collect();
+        let texts = payloads(changes.clone());
+        assert_eq!(texts.len(), 2);
+        assert!(texts[0].len() < 8000, "{}", texts[0].len());
+        assert_eq!(texts.iter().flat_map(|text| read(text)).collect::<Vec<_>>(), changes);
         assert_eq!(read("x,1:2,,").count(), 0);
     }
 
