@@ -70,8 +70,7 @@ async fn mark(
         Operation::Hold => Vec::new(),
         _ => spool::admin::work(connection, &changed).await?,
     };
-    let records: Vec<Record> =
-        changed.iter().map(|id| Record::new(*id, vec![event(*id, now, kind)])).collect();
+    let records: Vec<Record> = changed.iter().map(|id| Record::new(*id, vec![event(now, kind)])).collect();
     let rows = records.iter().map(|record| (record.message, record.encoded())).collect();
     spool::trace::insert(connection, rows, now).await?;
     transaction.commit().await?;

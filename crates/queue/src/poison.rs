@@ -20,7 +20,7 @@ pub(crate) async fn set_aside(
     let mut transaction = connection.begin().await?;
     let new = spool::find::set_poison(&mut transaction, ids).await?;
     let record = |id: &MessageId| {
-        let event = event(*id, now, EventKind::Poison);
+        let event = event(now, EventKind::Poison);
         Record::new(*id, vec![Event { detail: why.to_owned(), ..event }])
     };
     let records: Vec<Record> = new.iter().map(record).collect();

@@ -11,7 +11,8 @@ use tokio::sync::broadcast;
 use crate::message::{Recipient, Words};
 use crate::spool::Message;
 
-/// What one transaction did to a message.
+/// What one transaction did to a message. Its events do not name the message themselves: a row of the ledger needs that
+/// once, not for each recipient.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) message: MessageId,
@@ -22,6 +23,12 @@ impl Record {
     /// Something that happened to a message.
     pub(crate) fn new(message: MessageId, events: Vec<Event>) -> Self {
         Self { message, trace: TraceMessageResponse { events, ..Default::default() } }
+    }
+
+    /// The events, as others see them.
+    pub(crate) fn named(&self) -> impl Iterator<Item = Event> {
+        let message_id = self.message.to_string();
+        self.trace.events.iter().map(move |event| Event { message_id: message_id.clone(), ..event.clone() })
     }
 
     /// As a row of the ledger.
@@ -39,7 +46,7 @@ impl Record {
     /// A message was taken in. It stands in the message's own row until that goes; then it is written down with the
     /// rest.
     pub(crate) fn accepted(message: &Message) -> Self {
-        let event = event(message.id, message.received_at, EventKind::Accepted);
+        let event = event(message.received_at, EventKind::Accepted);
         let event = Event { origin: Some(message.origin.clone()), ..event };
         Self {
             message: message.id,
@@ -54,22 +61,12 @@ impl Record {
 }
 
 /// An event of a whole message.
-pub(crate) fn event(message: MessageId, at: OffsetDateTime, kind: EventKind) -> Event {
-    Event {
-        message_id: message.to_string(),
-        at: Some(timestamp(at)),
-        kind: kind.into(),
-        ..Default::default()
-    }
+pub(crate) fn event(at: OffsetDateTime, kind: EventKind) -> Event {
+    Event { at: Some(timestamp(at)), kind: kind.into(), ..Default::default() }
 }
 
 /// An event of a recipient, with the words of its last attempt.
-pub(crate) fn of_recipient(
-    message: MessageId,
-    at: OffsetDateTime,
-    kind: EventKind,
-    recipient: &Recipient,
-) -> Event {
+pub(crate) fn of_recipient(at: OffsetDateTime, kind: EventKind, recipient: &Recipient) -> Event {
     let words = |last: &Words| (last.status.clone().into(), last.server.clone().map(Into::into));
     let (status, server): (Option<wire::Status>, Option<wire::RemoteServer>) = match &recipient.last {
         None => (None, None),
@@ -83,7 +80,7 @@ pub(crate) fn of_recipient(
         attempt: recipient.attempts,
         status,
         server,
-        ..event(message, at, kind)
+        ..event(at, kind)
     }
 }
 
@@ -112,8 +109,8 @@ impl Watchers {
     /// Tells what has happened; costs nothing while nobody watches.
     pub(crate) fn tell(&self, records: &[Record]) {
         if self.any() {
-            for event in records.iter().flat_map(|record| &record.trace.events) {
-                let _ = self.sender.send(event.clone());
+            for event in records.iter().flat_map(Record::named) {
+                let _ = self.sender.send(event);
             }
         }
     }

@@ -139,8 +139,8 @@ impl Wake {
     pub(crate) fn tell(&self, records: &[Record]) {
         self.0.watchers.tell(records);
         if self.is_watched_elsewhere() {
-            for event in records.iter().flat_map(|record| &record.trace.events) {
-                let _ = self.0.events.try_send(event.clone());
+            for event in records.iter().flat_map(Record::named) {
+                let _ = self.0.events.try_send(event);
             }
         }
     }

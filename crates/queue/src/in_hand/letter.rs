@@ -84,12 +84,13 @@ impl Letter {
 
     /// The router's decisions. The plain way: each recipient is itself a mailbox here, and nobody wants to be told.
     pub(crate) fn route(&mut self, token: Token, results: Vec<Routed>, now: OffsetDateTime) -> Next {
+        let said: HashMap<u32, &Routed> = results.iter().map(|result| (result.no, result)).collect();
         let places: Option<Vec<(&Place, &str)>> =
-            self.recipients.iter().map(|recipient| plain(recipient, &results)).collect();
+            self.recipients.iter().map(|recipient| plain(recipient, said.get(&recipient.no)?)).collect();
         if let Some(places) = places {
             for (recipient, (place, reason)) in self.recipients.iter_mut().zip(places) {
                 recipient.place(place.clone(), now);
-                let event = trace::of_recipient(self.message.id, now, EventKind::Routed, recipient);
+                let event = trace::of_recipient(now, EventKind::Routed, recipient);
                 self.events.push(Event { detail: way(place, reason), ..event });
             }
         }
@@ -108,7 +109,6 @@ impl Letter {
 
     /// The outcomes of the delivery. The plain way: everyone has it.
     pub(crate) fn deliver(&mut self, outcomes: Vec<(u32, Outcome)>, moment: &Moment<'_>) -> Next {
-        let id = self.message.id;
         let mut outcomes: HashMap<u32, Outcome> = outcomes.into_iter().collect();
         let said = self.events.len();
         for recipient in &mut self.recipients {
@@ -117,20 +117,20 @@ impl Letter {
             if !matches!(tried.tried(verdict, remote, moment), Change::Delivered { .. }) {
                 break;
             }
-            self.events.push(trace::of_recipient(id, moment.now, EventKind::Delivered, &tried));
+            self.events.push(trace::of_recipient(moment.now, EventKind::Delivered, &tried));
         }
         if self.events.len() - said < self.recipients.len() {
             self.events.truncate(said);
             return Next::Leave;
         }
-        self.events.push(trace::event(id, moment.now, EventKind::Ended));
+        self.events.push(trace::event(moment.now, EventKind::Ended));
         Next::End
     }
 }
 
 /// The mailbox that a recipient was found to be, and why.
-fn plain<'a>(recipient: &Recipient, results: &'a [Routed]) -> Option<(&'a Place, &'a str)> {
-    let [target] = &results.iter().find(|result| result.no == recipient.no)?.targets[..] else { return None };
+fn plain<'a>(recipient: &Recipient, said: &'a Routed) -> Option<(&'a Place, &'a str)> {
+    let [target] = &said.targets[..] else { return None };
     let Verdict::Place(place @ Place::Local(_)) = &target.verdict else { return None };
     let itself = target.address == recipient.address && target.sender.is_none();
     (itself && !wanted(recipient.notify, Occasion::Success)).then_some((place, &target.reason))

@@ -43,7 +43,7 @@ pub(crate) async fn commit(
     let ended = effects.ended();
     end(connection, &effects, &ended).await?;
     for id in &ended {
-        let event = crate::trace::event(*id, now, posthorn_api::trace::v1::EventKind::Ended);
+        let event = crate::trace::event(now, posthorn_api::trace::v1::EventKind::Ended);
         effects.event(*id, event);
     }
     let events = std::mem::take(&mut effects.events);

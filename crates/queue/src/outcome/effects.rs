@@ -91,7 +91,7 @@ impl<'a> Effects<'a> {
             Change::Rerouted(_) => EventKind::Deferred,
             Change::Failed | Change::GaveUp => EventKind::Failed,
         };
-        let mut event = trace::of_recipient(id, self.now, kind, &recipient);
+        let mut event = trace::of_recipient(self.now, kind, &recipient);
         match change {
             Change::Deferred(at) | Change::Uncertain(at) | Change::Rerouted(at) => {
                 event.next_attempt_at = Some(timestamp(*at));

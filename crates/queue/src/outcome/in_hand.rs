@@ -75,11 +75,13 @@ async fn end(hub: &Hub, letters: Vec<Letter>, now: OffsetDateTime) -> Option<()>
     let mut letters = letters;
     // In the order in which others lock them.
     letters.sort_unstable_by_key(|letter| letter.message.id);
-    let messages: Vec<_> = letters.iter().map(|letter| &letter.message).collect();
-    let events: Vec<Vec<u8>> = letters
-        .iter()
-        .map(|letter| Record::new(letter.message.id, letter.events.clone()).after_accepted(&letter.message))
+    let records: Vec<Record> = letters
+        .iter_mut()
+        .map(|letter| Record::new(letter.message.id, std::mem::take(&mut letter.events)))
         .collect();
+    let messages: Vec<_> = letters.iter().map(|letter| &letter.message).collect();
+    let events: Vec<Vec<u8>> =
+        records.iter().zip(&messages).map(|(record, message)| record.after_accepted(message)).collect();
     let mut insistence = Insistence::begin();
     let ended = loop {
         let end = async |connection: &mut sqlx::PgConnection| {
@@ -96,8 +98,9 @@ async fn end(hub: &Hub, letters: Vec<Letter>, now: OffsetDateTime) -> Option<()>
         letters.into_iter().partition(|letter| ended.contains(&letter.message.id));
     hub.level.ended(gone.len() as u64, gone.iter().map(|letter| letter.message.size).sum());
     if hub.wake.is_watched() {
-        let record = |letter: &Letter| Record::new(letter.message.id, letter.events.clone());
-        hub.wake.tell(&gone.iter().map(record).collect::<Vec<_>>());
+        let of_gone: Vec<Record> =
+            records.into_iter().filter(|record| ended.contains(&record.message)).collect();
+        hub.wake.tell(&of_gone);
     }
     let done: Vec<Item> = gone.iter().filter(|letter| letter.is_scheduled).map(Letter::item).collect();
     if let Err(error) = hub.schedule.done_in_hand(Kind::Route, &done).await {

@@ -49,7 +49,7 @@ pub(super) async fn write(
     for due in due {
         let id = MessageId::generate();
         let about = due.message.id;
-        let event = trace::event(about, effects.now, EventKind::Notice);
+        let event = trace::event(effects.now, EventKind::Notice);
         events.push((about, Event { recipient: due.to.to_string(), detail: id.to_string(), ..event }));
         let content = contents.get(&(about, due.full)).cloned().unwrap_or_default();
         notices.push(notice(config, id, due, content, effects.now));

@@ -185,7 +185,7 @@ impl Routing<'_, '_> {
     }
 
     fn say(&mut self, id: MessageId, recipient: &Recipient, kind: EventKind, detail: String) {
-        let event = trace::of_recipient(id, self.effects.now, kind, recipient);
+        let event = trace::of_recipient(self.effects.now, kind, recipient);
         self.effects.event(id, Event { detail, ..event });
     }
 }

@@ -53,6 +53,7 @@ pub(crate) async fn of_message(
     for row in rows {
         trace.merge(&row[..]).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
     }
+    trace.events.iter_mut().for_each(|event| event.message_id = id.to_string());
     trace.events.sort_by_key(|event| event.at.map(|at| (at.seconds, at.nanos)));
     // It may have ended between the two statements.
     trace.events.dedup();
