@@ -242,20 +242,30 @@ async fn follow(server: &Server, load: Load) -> Result<Done> {
 pub(crate) async fn warm_up(server: &Server, around: &Surroundings) -> Result<()> {
     let mut load = Load::new(server.open_door(), 1, 1, 4096);
     load.mailboxes.clone_from(&around.mailboxes);
-    fan_out(server, load, 1).await.map(drop)
+    source::send(to_all(load)).await?;
+    server.finished().await
 }
 
-/// One message after the other, each to all mailboxes; done when nothing is owed any more.
+/// One message after the other, each to all mailboxes; done when nothing is owed any more. Nobody asks for that before
+/// one of the mailboxes has it: the server has no more to do than to deliver.
 async fn fan_out(server: &Server, load: Load, times: u64) -> Result<Done> {
-    let recipients = load.mailboxes.len();
-    let load = Load { messages: 1, sessions: 1, recipients, pipelining: true, ..load };
+    let load = to_all(load);
+    let mut arrivals = server.watch(load.mailboxes.last().context("there is a mailbox")?).await?;
     let (mut took, mut latency) = (Duration::ZERO, source::histogram());
     for _ in 0..times {
         let sent = source::send(load.clone()).await?;
+        let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await;
+        arrival.context("a message does not arrive")?.context("the watch ended")?;
         server.finished().await?;
         let done = Done::now(&load, sent);
         took += done.took;
         latency.saturating_record(done.took.as_micros() as u64);
     }
     Ok(Done { messages: times, bytes: times * load.size as u64, took, latency })
+}
+
+/// One message that goes to all mailboxes.
+fn to_all(load: Load) -> Load {
+    let recipients = load.mailboxes.len();
+    Load { messages: 1, sessions: 1, recipients, pipelining: true, ..load }
 }
