@@ -57,6 +57,9 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// As long as this, a message may be in the hand of a living process that the schedule does not know of.
 pub(crate) const UNKNOWN: Duration = Duration::from_secs(3);
 
+/// What is for more recipients than this is not given early: so many mailboxes are locked until it is kept.
+const MOST_EARLY: usize = 1000;
+
 /// What waits longer than this for a worker goes by the schedule.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -129,8 +132,8 @@ impl InHand {
     }
 
     /// Gives a worker what waits for its kind, at most so much, under a new token. On the way to the mailboxes what is not
-    /// in the ledger yet waits; but if it is all that is in hand, it is given to one who takes it: more would wait for each
-    /// other's commits while they hold mailboxes locked.
+    /// in the ledger yet waits; but if it is all that is in hand, and not for too many, it is given to one who takes it: more
+    /// would wait for each other's commits while they hold mailboxes locked.
     pub(crate) fn give(
         &self,
         kind: Kind,
@@ -150,7 +153,8 @@ impl InHand {
             }
             None => {
                 let alone = takes_early && hands.len() == 1;
-                let letter = waiting.front().filter(|_| alone)?;
+                let letter =
+                    waiting.front().filter(|letter| alone && letter.recipients.len() <= MOST_EARLY)?;
                 (0, 1, Some(letter.kept.clone()))
             }
         };

@@ -41,7 +41,8 @@ struct Row {
 ///
 /// Mailboxes are locked by their update, in the order of their ids unless Postgres joins otherwise: where it does, two
 /// batches may wait for each other, and one is chosen as a victim. An update sees the row as it is when the lock is had; so
-/// does the folder's, which changes under that lock alone.
+/// does the folder's, which changes under that lock alone. Copies are stored only where all folders were found, so that
+/// little is to be rolled back.
 pub(super) async fn deliver_plain(
     connection: &mut PgConnection,
     arrivals: &[&Arrival],
@@ -71,7 +72,8 @@ pub(super) async fn deliver_plain(
              FROM UNNEST($10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::bigint[], $15::text[], $16::text[],
                          $17::bigint[], $18::bigint[]) WITH ORDINALITY
                       AS a (message_id, account_id, name, key, size, return_path, delivered_to, in_folder, in_mailbox, nr)
-                  JOIN folder USING (account_id, name)),
+                  JOIN folder USING (account_id, name)
+             WHERE (SELECT count(*) FROM folder) = $20),
          noted AS (
              INSERT INTO mailbox.delivery (message_id, account_id, recipient)
              SELECT message_id, account_id, key FROM arrival ON CONFLICT DO NOTHING RETURNING 1),
@@ -101,6 +103,7 @@ pub(super) async fn deliver_plain(
     .bind(column(&turns, |t| t.in_folder))
     .bind(column(&turns, |t| t.in_mailbox))
     .bind(at)
+    .bind(folders.len() as i64)
     .fetch_all(connection)
     .await?;
     let count = arrivals.len();

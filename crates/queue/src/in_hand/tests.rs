@@ -204,9 +204,13 @@ fn what_is_not_kept_waits_unless_it_is_alone() {
         in_hand
     };
     let give = |in_hand: &InHand, takes_early| in_hand.give(Kind::Local, 1, takes_early, 10, now);
-    for (recipients, takes_early, early) in
-        [(&["a@x"][..], true, true), (&["a@x"], false, false), (&["a@x", "b@x"], true, true)]
-    {
+    let many = vec!["a@x"; MOST_EARLY + 1];
+    for (recipients, takes_early, early) in [
+        (&["a@x"][..], true, true),
+        (&["a@x"], false, false),
+        (&["a@x", "b@x"], true, true),
+        (&many, true, false),
+    ] {
         let in_hand = waiting(vec![unkept(recipients)]);
         let given = give(&in_hand, takes_early);
         assert_eq!(given.as_ref().is_some_and(|given| given.early.is_some()), early, "{recipients:?}");
