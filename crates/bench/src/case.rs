@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
+use tokio::sync::mpsc;
 
 use crate::proc::{self, Cpu, Memory};
-use crate::server::{Server, until};
+use crate::server::{Arrival, Server, until};
 use crate::sink::Sink;
 use crate::source::{self, Door, Load, Sent};
 
@@ -229,13 +230,18 @@ async fn follow(server: &Server, load: Load) -> Result<Done> {
     let mut done = Done::now(&load, sent);
     done.latency.reset();
     while done.latency.len() < load.messages {
-        let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await;
-        let (number, at) = arrival.context("a message does not arrive")?.context("the watch ended")?;
+        let (number, at) = next(&mut arrivals).await?;
         if let Some(start) = starts.get(&number) {
             done.latency.saturating_record(at.saturating_duration_since(*start).as_micros() as u64);
         }
     }
     Ok(done)
+}
+
+/// The next message in a mailbox that is watched.
+async fn next(arrivals: &mut mpsc::UnboundedReceiver<Arrival>) -> Result<Arrival> {
+    let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await;
+    arrival.context("a message does not arrive")?.context("the watch ended")
 }
 
 /// One message to every mailbox, which makes the mailboxes and wakes the server up.
@@ -254,8 +260,7 @@ async fn fan_out(server: &Server, load: Load, times: u64) -> Result<Done> {
     let (mut took, mut latency) = (Duration::ZERO, source::histogram());
     for _ in 0..times {
         let sent = source::send(load.clone()).await?;
-        let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await;
-        arrival.context("a message does not arrive")?.context("the watch ended")?;
+        next(&mut arrivals).await?;
         server.finished().await?;
         let done = Done::now(&load, sent);
         took += done.took;

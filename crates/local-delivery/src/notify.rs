@@ -93,11 +93,11 @@ impl Notices {
         while self.waiting.recv_many(&mut waiting, NOTICES * PAYLOADS).await > 0 {
             // The watchers here go first.
             tokio::task::yield_now().await;
+            let changes = newest(waiting.drain(..));
             let payloads = match self.overflown.swap(false, Ordering::Relaxed) {
                 true => vec![EVERYTHING.to_owned()],
-                false => payloads(newest(waiting.drain(..)).into_iter().collect()),
+                false => payloads(changes.into_iter().collect()),
             };
-            waiting.clear();
             let notify = async |connection: &mut PgConnection| {
                 sqlx::query("SELECT pg_notify($1, payload) FROM UNNEST($2::text[]) AS payload")
                     .bind(CHANNEL)

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::column;
-use super::deliver_here::deliver_here;
+use super::deliver_here::{deliver_here, go_into_one_folder};
 use super::deliver_plain::deliver_plain;
 use super::lock::{create, lock, missing};
 use crate::placement::{Arrival, Placed, refuse};
@@ -35,16 +35,18 @@ pub(crate) async fn deliver(
     at: OffsetDateTime,
     start: Option<usize>,
 ) -> sqlx::Result<Delivered> {
-    let accounts: Vec<Uuid> =
-        arrivals.iter().map(|a| a.account_id).collect::<BTreeSet<_>>().into_iter().collect();
     standing
         .with(async |connection| {
-            if let Some(delivered) = deliver_here(connection, arrivals, at, start).await? {
+            if go_into_one_folder(arrivals)
+                && let Some(delivered) = deliver_here(connection, arrivals, at, start).await?
+            {
                 return Ok(delivered);
             }
             if let Some(placed) = deliver_together(connection, arrivals, at).await? {
                 return Ok(placed.into());
             }
+            let accounts: BTreeSet<Uuid> = arrivals.iter().map(|a| a.account_id).collect();
+            let accounts: Vec<Uuid> = accounts.into_iter().collect();
             loop {
                 match deliver_locked(connection, &accounts, arrivals, at).await? {
                     Locked::Placed(placed) => return Ok(placed.into()),

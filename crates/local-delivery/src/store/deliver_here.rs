@@ -24,9 +24,9 @@ pub(super) fn go_into_one_folder(arrivals: &[&Arrival]) -> bool {
     })
 }
 
-/// Puts arrivals into their mailbox. `None`, and nothing was done, where that is not plain: they are for several folders,
-/// the mailbox or the folder is missing, they do not fit, or some were delivered before. `start`: of one alone, so many
-/// bytes of its content are read with it.
+/// Puts arrivals that [`go_into_one_folder`] there. `None`, and nothing was done, where that is not plain: the mailbox or
+/// the folder is missing, they do not fit, or some were delivered before. `start`: of one alone, so many bytes of its
+/// content are read with it.
 ///
 /// The account's row is locked by its update, as by all who change a mailbox; where it does not qualify nothing else
 /// happens. What the statement could not see when it began - a delivery of the same, a folder that went - breaks a
@@ -38,9 +38,6 @@ pub(super) async fn deliver_here(
     start: Option<usize>,
 ) -> sqlx::Result<Option<Delivered>> {
     let [first, others @ ..] = arrivals else { return Ok(None) };
-    if !go_into_one_folder(arrivals) {
-        return Ok(None);
-    }
     let bytes: u64 = arrivals.iter().map(|arrival| arrival.size).sum();
     let done: sqlx::Result<Option<First>> = sqlx::query_as(
         "WITH arrival AS (
